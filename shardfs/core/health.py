@@ -1,0 +1,90 @@
+"""What is known of one node: is it well, how quickly does it answer, when to ask again.
+
+A node is *suspect* after one failure: 3FS found that waiting for a second one makes every reader pay twice. A suspect
+gets no reads while others can serve, only probes with jittered backoff; one answered probe brings it back. A node
+that delivers wrong bytes answers probes all the same, so strikes for corruption put it aside for a fixed time.
+
+Mutable, but without clock and chance: both come in as arguments. Times are seconds on a monotonic clock.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from shardfs.core.backoff import backoff
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOptions:
+    """`latency_samples` bounds memory; `forget_seconds` is the half-life of an old latency."""
+
+    latency_samples: int = 64
+    forget_seconds: float = 5.0
+    probe_first_seconds: float = 0.05
+    probe_max_seconds: float = 1.0
+    corrupt_strikes: int = 3
+    quarantine_seconds: float = 60.0
+
+
+class NodeHealth:
+    """The state of one node. Changed only by the methods; the caller's event loop is the guard."""
+
+    def __init__(self, options: HealthOptions = HealthOptions()) -> None:
+        self.options = options
+        self.suspect = False
+        self.reason = ""
+        self.failures = 0
+        self.corruptions = 0
+        self.probe_at = 0.0
+        self._streak = 0
+        self._strikes = 0
+        self._released_at = 0.0
+        self._latencies: deque[float] = deque(maxlen=options.latency_samples)
+        self._mean = 0.0
+        self._measured_at = 0.0
+
+    def answered(self, now: float, latency_seconds: float) -> None:
+        """The node delivered; `latency_seconds` from the request to its first useful byte."""
+        self._latencies.append(latency_seconds)
+        expected = self.expected_latency(now)
+        self._mean = latency_seconds if expected is None else expected + (latency_seconds - expected) / 8
+        self._measured_at = now
+        self.recovered(now)
+
+    def recovered(self, now: float) -> None:
+        """The node answered (a probe, say): no longer suspect, unless it is put aside for wrong bytes."""
+        if now >= self._released_at:
+            self.suspect, self.reason, self._streak = False, "", 0
+
+    def failed(self, now: float, reason: str, chance: float) -> None:
+        """The node failed or was late. `chance` in [0, 1) spreads the probes of many clients."""
+        self.failures += 1
+        self._streak += 1
+        self.suspect, self.reason = True, reason
+        wait = backoff(self._streak, self.options.probe_first_seconds, self.options.probe_max_seconds, chance)
+        self.probe_at = max(now + wait, self._released_at)
+
+    def corrupted(self, now: float, reason: str, chance: float) -> None:
+        """The node delivered wrong bytes. After `corrupt_strikes` of these it is put aside."""
+        self.corruptions += 1
+        self._strikes += 1
+        if self._strikes >= self.options.corrupt_strikes:
+            self._strikes = 0
+            self._released_at = now + self.options.quarantine_seconds
+            self.failed(now, reason, chance)
+
+    def expected_latency(self, now: float) -> float | None:
+        """Seconds to the first byte, a moving mean that halves each `forget_seconds` without a sample.
+
+        The decay makes a node that was slow once worth another try later. None before the first answer.
+        """
+        if not self._latencies:
+            return None
+        age = max(0.0, now - self._measured_at)
+        return self._mean * float(0.5 ** (age / self.options.forget_seconds))
+
+    def latency_p95(self) -> float | None:
+        """The 95th percentile of the recent first-byte times in seconds, None before the first."""
+        if not self._latencies:
+            return None
+        ordered = sorted(self._latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]

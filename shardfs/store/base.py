@@ -1,0 +1,87 @@
+"""The interface every engine implements. `shardfs.testing.store_exam` is its executable definition.
+
+Rules for every call:
+
+- Cancellable at any await. A cancelled call leaves no task, no thread that still writes into the caller's buffer,
+  and no connection in an unknown state. Deadlines and retries are the caller's, not the store's.
+- Failures are `StoreError` subclasses that name the node, or NotFound. `Unavailable` covers everything that another try
+  or another node may cure: refused, reset, cut short, longer than promised, 5xx, unparsable answers.
+- Objects are immutable. `put` makes one visible only when it is whole and durable; a second `put` of the same key
+  changes nothing.
+- A store does not verify what it delivers: whoever asked knows the digest and checks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shardfs.core.digest import Bytes
+from shardfs.core.keys import ObjectKey
+
+LIST_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStat:
+    """What a node says of itself. None where the engine cannot say."""
+
+    capacity_bytes: int | None = None
+    free_bytes: int | None = None
+    version: str = ""
+
+
+class Store(Protocol):
+    """One node."""
+
+    @property
+    def node(self) -> str:
+        """The node's id, for messages and metrics."""
+        ...
+
+    async def get(
+        self,
+        key: ObjectKey,
+        into: memoryview,
+        *,
+        offset: int = 0,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """Read bytes [offset, offset + len(into)) of the object into `into`; return how many there were.
+
+        Fewer than `len(into)` only where the object ends. `arrived(n)` is called synchronously each time more bytes
+        have landed, with their number so far; what it raises ends the call and comes out unchanged.
+        Raises NotFound when the object does not exist.
+        """
+        ...
+
+    async def read(self, key: ObjectKey, *, limit: int) -> bytes:
+        """A whole small object of at most `limit` bytes (more: Unavailable). Raises NotFound."""
+        ...
+
+    async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+        """Store the concatenation of `parts` unless the object exists. True when this call created it."""
+        ...
+
+    async def size(self, key: ObjectKey) -> int | None:
+        """Stored bytes of the object, or None when it does not exist."""
+        ...
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
+        """Up to `limit` keys that begin with `prefix` and sort after `after`, sorted. Fewer only at the end.
+
+        `prefix` is `chunks/`, `chunks/<2 hex>/`, `manifests/`, `refs/` or what `ref_prefix` makes. Objects that are
+        not finished and names that are no keys are not listed.
+        """
+        ...
+
+    async def delete(self, key: ObjectKey) -> bool:
+        """Remove the object; False when it was not there."""
+        ...
+
+    async def stat(self) -> StoreStat:
+        """Space and version; also the cheapest question, which tells whether the node is well."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections and descriptors. No call may follow."""
+        ...

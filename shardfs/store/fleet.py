@@ -1,0 +1,73 @@
+"""All nodes of a cluster, and the one task that finds out when a suspect is well again."""
+
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from shardfs.errors import ShardfsError, StoreError
+from shardfs.store.watched import WatchedStore
+
+logger = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_SECONDS = 1.0
+PROBE_TICK_SECONDS = 0.05
+
+
+class Fleet:
+    """The watched stores in the order of the cluster file. Owns them: `aclose` closes all."""
+
+    def __init__(self, stores: Sequence[WatchedStore]) -> None:
+        self.stores = tuple(stores)
+        self._by_id = {store.node: store for store in self.stores}
+
+    def __getitem__(self, node_id: str) -> WatchedStore:
+        return self._by_id[node_id]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with trio.CancelScope(shield=True):
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        for store in self.stores:
+            await store.aclose()
+
+    async def run_probes(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask each suspect when its time has come. Runs until cancelled; at most one probe a node."""
+        probing: set[str] = set()
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                now = trio.current_time()
+                for store in self.stores:
+                    if store.health.suspect and now >= store.health.probe_at and store.node not in probing:
+                        probing.add(store.node)
+                        nursery.start_soon(_probe, store, probing)
+                await trio.sleep(PROBE_TICK_SECONDS)
+
+
+async def _probe(store: WatchedStore, probing: set[str]) -> None:
+    reason = store.health.reason
+    try:
+        with trio.move_on_after(PROBE_TIMEOUT_SECONDS) as scope:
+            await store.stat()
+        if scope.cancelled_caught:
+            store.late("no answer to a probe")
+        elif store.available:
+            logger.info("node %s answers again (was: %s)", store.node, reason)
+    except StoreError as error:
+        logger.debug("probe: %s", error)
+        if not store.health.suspect:
+            return
+        store.late(error.reason)
+    except ShardfsError as error:
+        logger.debug("probe of %s: %s", store.node, error)
+    finally:
+        probing.discard(store.node)

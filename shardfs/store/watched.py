@@ -1,0 +1,110 @@
+"""A store around a store that keeps the node's health and load up to date, whoever asks.
+
+Only failures that speak of the node count: NotFound, Denied, NoSpace and wrong bytes do not mean that it is dead.
+A cancelled call says nothing; the caller that gave up on a late node tells so with `late`.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import trio
+
+from shardfs.core.digest import Bytes
+from shardfs.core.health import NodeHealth
+from shardfs.core.keys import ObjectKey
+from shardfs.errors import Unavailable
+from shardfs.store.base import LIST_LIMIT, Store, StoreStat
+
+
+class WatchedStore:
+    """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop."""
+
+    def __init__(
+        self, store: Store, health: NodeHealth | None = None, *, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._store = store
+        self._chance = chance
+        self.health = health or NodeHealth()
+        self.inflight_bytes = 0
+
+    @property
+    def node(self) -> str:
+        return self._store.node
+
+    @property
+    def available(self) -> bool:
+        """False while the node is suspect: ask it last, and do not wait for it."""
+        return not self.health.suspect
+
+    def late(self, reason: str) -> None:
+        """The caller gave up waiting for this node."""
+        self.health.failed(trio.current_time(), reason, self._chance())
+
+    def corrupt(self, reason: str) -> None:
+        """The node delivered bytes that did not verify."""
+        self.health.corrupted(trio.current_time(), reason, self._chance())
+
+    async def get(
+        self,
+        key: ObjectKey,
+        into: memoryview,
+        *,
+        offset: int = 0,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        started = trio.current_time()
+        first_byte = 0.0
+
+        def watch(count: int) -> None:
+            nonlocal first_byte
+            first_byte = first_byte or trio.current_time()
+            if arrived is not None:
+                arrived(count)
+
+        self.inflight_bytes += len(into)
+        try:
+            with self._judged():
+                count = await self._store.get(key, into, offset=offset, arrived=watch)
+        finally:
+            self.inflight_bytes -= len(into)
+        now = trio.current_time()
+        self.health.answered(now, (first_byte or now) - started)
+        return count
+
+    async def read(self, key: ObjectKey, *, limit: int) -> bytes:
+        with self._judged():
+            return await self._store.read(key, limit=limit)
+
+    async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+        with self._judged():
+            return await self._store.put(key, parts)
+
+    async def size(self, key: ObjectKey) -> int | None:
+        with self._judged():
+            return await self._store.size(key)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
+        with self._judged():
+            return await self._store.list(prefix, after=after, limit=limit)
+
+    async def delete(self, key: ObjectKey) -> bool:
+        with self._judged():
+            return await self._store.delete(key)
+
+    async def stat(self) -> StoreStat:
+        with self._judged():
+            stat = await self._store.stat()
+        self.health.recovered(trio.current_time())
+        return stat
+
+    async def aclose(self) -> None:
+        await self._store.aclose()
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable as error:
+            self.health.failed(trio.current_time(), error.reason, self._chance())
+            raise
