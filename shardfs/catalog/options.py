@@ -1,0 +1,52 @@
+"""The knobs of the catalogue, with their reasons."""
+
+from dataclasses import dataclass
+
+MiB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogOptions:
+    """Times in seconds, sizes in bytes."""
+
+    node_timeout: float = 2.0
+    """For one page of a listing from one node: small answers, so a node that needs longer is not well."""
+
+    grace: float = 0.1
+    """How long the others may still answer once a majority has: enough for a healthy network, too short to feel."""
+
+    write_timeout: float = 30.0
+    """For storing one manifest (up to 64 MiB) or ref on one node."""
+
+    write_grace: float = 1.0
+    """How long the others may still store once a majority has: more copies now is less to repair later."""
+
+    manifest_timeout: float = 30.0
+    """For one manifest from one node."""
+
+    manifest_hedge: float = 0.25
+    """After this long without an answer the next node is asked too."""
+
+    manifest_racers: int = 3
+    """Nodes asked for one manifest at the same time, at most: each may hold 64 MiB in memory."""
+
+    memory_bytes: int = 64 * MiB
+    """Decoded manifests kept in memory, by an estimate of what they occupy."""
+
+    folder_bytes: int = 1024 * MiB
+    """Manifests kept in the local folder; the longest unused go first."""
+
+    refs_max: int = 1_000_000
+    """Refs believed of one node: more is refused, so that a node cannot fill the memory."""
+
+    asked_at_once: int = 128
+    """Nodes asked at the same time: each costs a descriptor."""
+
+    publish_tries: int = 8
+    """Numbers tried when others publish the same model at the same time."""
+
+    publish_pause: float = 0.2
+    """At most before the second try, doubled for each further one, with jitter (`shardfs.core.backoff`)."""
+
+    publish_pause_max: float = 3.0
+    """The longest such pause."""

@@ -1,0 +1,41 @@
+"""What the nodes said about refs, merged, with who said it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shardfs.core.keys import RefName
+from shardfs.core.refs import live, newest
+
+
+@dataclass(frozen=True, slots=True)
+class RefView:
+    """One answer to "which refs are there".
+
+    `refs`: all that was seen or is remembered, settled and sorted. `by_node`: what each node that answered holds.
+    `failed`: why the others did not answer. `majority`: so many answered that nothing published can be missing.
+    """
+
+    refs: tuple[RefName, ...]
+    by_node: Mapping[str, frozenset[RefName]]
+    failed: Mapping[str, str]
+    majority: bool
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """The nodes that answered, in the order of the cluster file."""
+        return tuple(self.by_node)
+
+    @property
+    def newest(self) -> dict[str, RefName]:
+        """The newest ref of each model, tombstones included."""
+        return newest(self.refs)
+
+    @property
+    def models(self) -> dict[str, RefName]:
+        """The newest generation of each model that exists, sorted by name."""
+        return live(self.newest)
+
+    @property
+    def everything(self) -> frozenset[RefName]:
+        """The union of what the nodes hold, contested and moved refs included."""
+        return frozenset[RefName]().union(*self.by_node.values())
