@@ -26,7 +26,8 @@ def guarded_marks() -> dict[str, str]:
 class Guard:
     """Collects what was skipped against the rules, and turns it into a failed run."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.marks = guarded_marks()
         self.skipped: list[str] = []
 
@@ -36,8 +37,8 @@ class Guard:
                 self.skipped.append(f"{report.nodeid} ({mark}: {self.marks[mark]}): {reason(report)}")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        file = Path(report.nodeid)
-        if report.skipped and file.suffix == ".py" and file.exists():
+        file = self.root / report.nodeid
+        if report.skipped and file.is_file():
             text = file.read_text()
             for mark in self.marks:
                 if f"mark.{mark}" in text:
@@ -61,4 +62,4 @@ def reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Guard(), "shardfs-guard")
+    config.pluginmanager.register(Guard(config.rootpath), "shardfs-guard")
