@@ -1,0 +1,57 @@
+"""Options and steps that commands share, so that each means and is called the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from shardfs.core.names import ModelName
+
+if TYPE_CHECKING:  # importing these costs what `shardfs --help` does not need
+    from shardfs.core.cluster import Cluster
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def cluster_option(command: F) -> F:
+    """`--cluster FILE`, passed as `cluster_file`; open it with `open_cluster`."""
+    return click.option(
+        "--cluster",
+        "cluster_file",
+        metavar="FILE",
+        help="The cluster file. Default: $SHARDFS_CLUSTER, ./cluster.toml, ~/.config/shardfs/cluster.toml.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """`--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
+
+
+def reporting(command: F) -> F:
+    """Both, for a command that asks the cluster and reports."""
+    return cluster_option(json_option(command))
+
+
+def name_argument(command: F) -> F:
+    """`NAME`, passed as `name`, a ModelName: `team/bert.pt` or `team/bert.pt@3`."""
+    return click.argument("name", metavar="NAME", type=ModelName.parse)(command)
+
+
+def open_cluster(cluster_file: str | None) -> Cluster:
+    """The cluster that the user means. UsageError or InvalidCluster say what is wrong."""
+    from shardfs.config import find_cluster, load_cluster
+
+    return load_cluster(find_cluster(cluster_file))
+
+
+def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+    """Run an async function to its end."""
+    from functools import partial
+
+    import trio
+
+    return trio.run(partial(step, *args, **options))

@@ -1,0 +1,87 @@
+"""How reports look: rich tables on a terminal, plain aligned columns elsewhere, one JSON document with `--json`.
+
+Plain text has no borders, colours or wrapping: `awk` and `grep` work on it. JSON keys are part of the interface and are
+named in each command's help; digests are hex, sizes bytes, times seconds since 1970, what is unknown null.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import click
+
+from shardfs.core.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading; numbers stand to the right."""
+
+    title: str
+    right: bool = False
+
+
+def emit_json(document: Mapping[str, Any]) -> None:
+    """One document on stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under headings."""
+    body = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, body)
+    else:
+        _plain_table(columns, body)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Labels and values, one a line, aligned."""
+    listed = list(pairs)
+    width = max((len(label) for label, _ in listed), default=0)
+    for label, value in listed:
+        click.echo(f"{label:<{width}}  {value}")
+
+
+def warn(message: str) -> None:
+    """A line on stderr that does not stop anything."""
+    click.echo(f"shardfs: {message}", err=True)
+
+
+def shown_size(size: int | None) -> str:
+    return "?" if size is None else format_size(size)
+
+
+def shown_time(seconds: int | None) -> str:
+    """Local time to the minute."""
+    if seconds is None:
+        return "?"
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _plain_table(columns: Sequence[Column], body: list[list[str]]) -> None:
+    lines = [[column.title for column in columns], *body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _rich_table(columns: Sequence[Column], body: list[list[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for line in body:
+        shown.add_row(*(Text(cell) for cell in line))
+    Console().print(shown)
