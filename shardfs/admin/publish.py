@@ -1,0 +1,110 @@
+"""Publishes a source as a new generation: look, send the chunks, look again, then manifest and ref.
+
+Nothing is visible before the last step, and what is sent before a failure is found present by the next run: that is
+all there is to resuming.
+"""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from shardfs.admin.copies import Copies, Replaced
+from shardfs.admin.cutting import Cutter
+from shardfs.admin.source import Source, shown
+from shardfs.admin.upload import Tally, UploadOptions, upload
+from shardfs.catalog import Catalog
+from shardfs.core.chunk import BLOCK_SIZE
+from shardfs.core.cluster import Cluster
+from shardfs.core.manifest import MANIFEST_BYTES_MAX, Manifest, make_manifest
+from shardfs.core.names import check_model
+from shardfs.core.refs import folder_conflict
+from shardfs.core.units import format_size
+from shardfs.errors import Conflict, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What a publish did. `digest` is the manifest's; bytes are of the source: sent + present + zero = size."""
+
+    name: str
+    generation: int
+    digest: str
+    files: int
+    size: int
+    chunks: int
+    bytes_sent: int
+    bytes_present: int
+    bytes_zero: int
+    seconds: float
+    unchanged: bool
+    raced: bool
+    replaced_nodes: dict[str, Replaced] = field(default_factory=dict)
+
+
+async def publish(
+    source: Source,
+    model: str,
+    *,
+    copies: Copies,
+    catalog: Catalog,
+    created: int,
+    tally: Tally,
+    options: UploadOptions = UploadOptions(),
+) -> Put:
+    """Publish `source` as the newest generation of `model`. `created` is seconds since 1970.
+
+    Raises SourceError, NotEnoughNodes, Denied, Conflict or a UsageError; then nothing is published.
+    """
+    check_model(model)
+    started = trio.current_time()
+    cluster = copies.cluster
+    tally.total = source.size
+    cutter = Cutter(source, chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE)
+    try:
+        # An empty manifest of the same shape: every rule and limit is checked before anything is sent.
+        _check_fits(_manifest(source, bytes(len(cutter.digests)), cluster, created), source)
+        await copies.check()
+        if other := folder_conflict(model, await catalog.models()):
+            raise Conflict(f"{model}: cannot exist beside the model {other}, one would be a folder of the other")
+        await upload(cutter, copies, chunk_size=cluster.chunk_size, tally=tally, options=options)
+        digests = bytes(cutter.digests)
+    finally:
+        cutter.close()
+    await trio.to_thread.run_sync(source.check_unchanged)
+    manifest = _manifest(source, digests, cluster, created)
+    published = await catalog.publish(model, manifest)
+    return Put(
+        name=model,
+        generation=published.ref.generation,
+        digest=published.ref.manifest.hex(),
+        files=len(manifest.files),
+        size=manifest.size,
+        chunks=manifest.chunks,
+        bytes_sent=tally.sent,
+        bytes_present=tally.present,
+        bytes_zero=tally.zero,
+        seconds=trio.current_time() - started,
+        unchanged=published.unchanged,
+        raced=published.raced,
+        replaced_nodes=copies.replaced,
+    )
+
+
+def _manifest(source: Source, digests: bytes, cluster: Cluster, created: int) -> Manifest:
+    return make_manifest(
+        [(file.path, file.size, file.executable) for file in source.files],
+        digests,
+        created=created,
+        single=source.single,
+        folders=source.folders,
+        chunk_size=cluster.chunk_size,
+        block_size=BLOCK_SIZE,
+    )
+
+
+def _check_fits(manifest: Manifest, source: Source) -> None:
+    if len(manifest.encode()) > MANIFEST_BYTES_MAX:
+        raise UsageError(
+            f"{shown(source.root)} has too many files or chunks for one model; "
+            f"raise chunk_size in the cluster file (now {format_size(manifest.chunk_size)})"
+        )

@@ -1,0 +1,110 @@
+"""Carries the chunks of a source to the nodes: a fixed number of workers, each with one buffer that it reuses.
+
+A worker reads and names the next chunk in a thread, then has it copied, then takes the next; so memory is the buffers,
+whatever the source. Few read at a time, which keeps the disk going forward. Equal chunks that are on their way at
+the same time are sent once; those that come later are found present on the nodes.
+
+The first failure ends all workers and comes out as it is.
+"""
+
+import mmap
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from shardfs.admin.copies import Copies
+from shardfs.admin.cutting import Cutter, Piece, Zeros
+from shardfs.core.digest import Digest
+from shardfs.errors import ShardfsError
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """`buffer_bytes_max` bounds the buffers together, except that there are never fewer than `workers_min`."""
+
+    buffer_bytes_max: int = 64 * 1024 * 1024
+    workers_min: int = 2
+    workers_max: int = 16
+    readers: int = 2
+
+    def workers(self, chunk_size: int, chunks: int) -> int:
+        """How many chunks are on their way at a time."""
+        fitting = min(self.workers_max, self.buffer_bytes_max // chunk_size)
+        return max(1, min(chunks, max(self.workers_min, fitting)))
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far an upload is, in bytes of the source; for reading by whoever shows it.
+
+    A chunk is `sent` when at least one copy of it had to be, `present` when all R were there already, `zero` when it
+    need not be stored.
+    """
+
+    total: int = 0
+    sent: int = 0
+    present: int = 0
+    zero: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.sent + self.present + self.zero
+
+
+async def upload(
+    cutter: Cutter, copies: Copies, *, chunk_size: int, tally: Tally, options: UploadOptions = UploadOptions()
+) -> None:
+    """R copies of every chunk are stored when this returns. Errors are those of `Cutter` and `Copies`."""
+    await _Upload(cutter, copies, tally, options).run(chunk_size)
+
+
+class _Upload:
+    """Changing, by the event loop only: `coming` (chunks on their way, at most one a worker), the tally, `error`."""
+
+    def __init__(self, cutter: Cutter, copies: Copies, tally: Tally, options: UploadOptions) -> None:
+        self._cutter = cutter
+        self._copies = copies
+        self._tally = tally
+        self._options = options
+        self._coming: dict[Digest, trio.Event] = {}
+        self._reading = trio.CapacityLimiter(options.readers)
+        self._error: ShardfsError | None = None
+
+    async def run(self, chunk_size: int) -> None:
+        workers = self._options.workers(chunk_size, self._cutter.chunks)
+        async with trio.open_nursery() as nursery:
+            for _ in range(workers):
+                nursery.start_soon(self._work, chunk_size, nursery.cancel_scope)
+        if self._error is not None:
+            raise self._error
+
+    async def _work(self, chunk_size: int, all_workers: trio.CancelScope) -> None:
+        # Not closed but dropped: a failed send may leave a view of it in a traceback for a while.
+        buffer = memoryview(mmap.mmap(-1, chunk_size))
+        read = partial(self._cutter.next_into, buffer)
+        try:
+            while (piece := await trio.to_thread.run_sync(read, limiter=self._reading)) is not None:
+                self._tally.zero = self._cutter.bytes_zero
+                if not isinstance(piece, Zeros):
+                    await self._store(piece)
+        except ShardfsError as error:
+            self._error = self._error or error
+            all_workers.cancel()
+        self._tally.zero = self._cutter.bytes_zero
+
+    async def _store(self, piece: Piece) -> None:
+        size = len(piece.plain)
+        if (same := self._coming.get(piece.digest)) is not None:
+            await same.wait()  # should it fail, everything fails
+            self._tally.present += size
+            return
+        self._coming[piece.digest] = trio.Event()
+        try:
+            sent = await self._copies.ensure(piece)
+        finally:
+            self._coming.pop(piece.digest).set()
+        if sent:
+            self._tally.sent += size
+        else:
+            self._tally.present += size
