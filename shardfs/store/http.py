@@ -1,0 +1,215 @@
+"""A node that speaks HTTP/1.1: `shardfs node`, or for reading whole or partial objects any server of static files.
+
+Bodies go from the socket into the caller's buffer without a copy, at over 1 GiB/s on one core. Nothing the server says
+is believed beyond its framing: an answer that is longer or shorter than asked, for another range, or garbage, is
+Unavailable with the reason. Redirects are not followed and credentials go to the configured server only. A request
+that was sent over an idle connection which turns out to have been closed is sent once more over a new one; all other
+retries, and all deadlines, are the caller's.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from shardfs.core.digest import Bytes
+from shardfs.core.keys import ObjectKey, parse_key
+from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
+from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.http_answer import content_range, object_size, refusal
+from shardfs.store.http_connection import Answer, Broken, Headers, HttpConnection
+from shardfs.store.http_pool import HttpPool
+
+_JSON_BYTES_MAX = 1024 * 1024
+
+_Exchange: TypeAlias = tuple[HttpConnection, Answer]
+_Page: TypeAlias = tuple[list[ObjectKey], bool]
+
+
+class _Listing(msgspec.Struct):
+    keys: list[str]
+    end: bool
+
+
+class _Stat(msgspec.Struct):
+    id: str
+    version: str = ""
+    capacity: int | None = None
+    free: int | None = None
+
+
+class HttpStore:
+    """`Store` over `url` (http or https, perhaps with a path). `tls` replaces the system's idea of whom to trust."""
+
+    def __init__(
+        self,
+        node: str,
+        url: str,
+        *,
+        token: str | None = None,
+        connections_max: int = 32,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
+            raise UsageError(f"node {node}: not a plain http or https URL: {url}")
+        self._node = node
+        self._base = parts.path.rstrip("/")
+        self._headers: Headers = [("Authorization", f"Bearer {token}")] if token is not None else []
+        secure = parts.scheme == "https"
+        self._pool = HttpPool(
+            parts.hostname,
+            parts.port or (443 if secure else 80),
+            authority=parts.netloc,
+            tls=(tls or ssl.create_default_context()) if secure else None,
+            connections_max=connections_max,
+        )
+
+    @property
+    def node(self) -> str:
+        return self._node
+
+    async def get(
+        self,
+        key: ObjectKey,
+        into: memoryview,
+        *,
+        offset: int = 0,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `Store.get`. The bytes land in `into` as they come; a failed call leaves some of them there."""
+        if not into:
+            if await self.size(key) is None:
+                raise self._missing(key)
+            return 0
+        span = [("Range", f"bytes={offset}-{offset + len(into) - 1}")]
+        async with self._exchange("GET", key, span) as (connection, answer):
+            if answer.status == 416 and (size := object_size(answer)) is not None and offset >= size:
+                return 0
+            if answer.status == 404:
+                raise self._missing(key)
+            if answer.status not in (200, 206):
+                raise refusal(self._node, f"GET {key}", answer, connection.early_text())
+            count = content_range(answer, offset, len(into))
+            await connection.body_into(answer, into[:count], arrived)
+            return count
+
+    async def read(self, key: ObjectKey, *, limit: int) -> bytes:
+        """As `Store.read`."""
+        async with self._exchange("GET", key) as (connection, answer):
+            if answer.status == 404:
+                raise self._missing(key)
+            if answer.status != 200:
+                raise refusal(self._node, f"GET {key}", answer, connection.early_text())
+            return await connection.body(answer, limit)
+
+    async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+        """As `Store.put`. Refused for not matching its name is Unavailable too: it may have been the wire."""
+        views = [memoryview(part).cast("B") for part in parts]
+        headers = [("Content-Length", str(sum(len(view) for view in views))), ("If-None-Match", "*")]
+        async with self._exchange("PUT", key, headers, views) as (connection, answer):
+            if answer.status == 201:
+                return True
+            if answer.status in (200, 204, 412):
+                return False
+            raise refusal(self._node, f"PUT {key}", answer, connection.early_text())
+
+    async def size(self, key: ObjectKey) -> int | None:
+        """As `Store.size`."""
+        async with self._exchange("HEAD", key) as (_, answer):
+            if answer.status == 404:
+                return None
+            length = answer.headers.get(b"content-length")
+            if answer.status != 200 or length is None:
+                raise refusal(self._node, f"HEAD {key}", answer, "")
+            return int(length)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
+        """As `Store.list`. Only shardfs nodes can list."""
+        found: list[ObjectKey] = []
+        while len(found) < limit:
+            start = found[-1] if found else after
+            page, end = await self._page(prefix, start, min(limit - len(found), LIST_LIMIT))
+            found += page
+            if end:
+                break
+            if not page:
+                raise Unavailable(self._node, f"list {prefix}: empty page before the end")
+        return found
+
+    async def _page(self, prefix: str, after: str, limit: int) -> _Page:
+        target = f"-/list?prefix={quote(prefix, safe='')}&after={quote(after, safe='')}&limit={limit}"
+        async with self._exchange("GET", target) as (connection, answer):
+            if answer.status != 200:
+                raise refusal(self._node, f"list {prefix}", answer, connection.early_text())
+            body = await connection.body(answer, _JSON_BYTES_MAX)
+        try:
+            listing = msgspec.json.decode(body, type=_Listing)
+            keys = [parse_key(text) for text in listing.keys]
+        except (msgspec.DecodeError, InvalidFormat) as error:
+            raise Unavailable(self._node, f"list {prefix}: {error}") from error
+        sound = len(keys) <= limit and all(key.startswith(prefix) for key in keys)
+        if not sound or any(a >= b for a, b in zip([after, *keys], keys, strict=False)):
+            raise Unavailable(self._node, f"list {prefix}: not what was asked for, or not sorted")
+        return keys, listing.end
+
+    async def delete(self, key: ObjectKey) -> bool:
+        """As `Store.delete`."""
+        async with self._exchange("DELETE", key) as (connection, answer):
+            if answer.status in (200, 204):
+                return True
+            if answer.status == 404:
+                return False
+            raise refusal(self._node, f"DELETE {key}", answer, connection.early_text())
+
+    async def stat(self) -> StoreStat:
+        """As `Store.stat`. A server that is no shardfs node answers 404 and is well; a node with another id is not."""
+        async with self._exchange("GET", "-/stat") as (connection, answer):
+            if answer.status == 404:
+                return StoreStat()
+            if answer.status != 200:
+                raise refusal(self._node, "stat", answer, connection.early_text())
+            body = await connection.body(answer, _JSON_BYTES_MAX)
+        try:
+            told = msgspec.json.decode(body, type=_Stat)
+        except msgspec.DecodeError as error:
+            raise Unavailable(self._node, f"stat: {error}") from error
+        if told.id != self._node:
+            raise Unavailable(self._node, f"the server there calls itself {told.id[:64]!r}")
+        return StoreStat(told.capacity, told.free, told.version)
+
+    async def aclose(self) -> None:
+        """As `Store.aclose`."""
+        self._pool.close()
+
+    @asynccontextmanager
+    async def _exchange(
+        self, method: str, path: str, headers: Headers = (), parts: Sequence[Bytes] = ()
+    ) -> AsyncIterator[_Exchange]:
+        """Ask and hand out the connection with the head of the answer; what breaks in the block is Unavailable too."""
+        target = f"{self._base}/{path}"
+        try:
+            for fresh in (False, True):
+                async with self._pool.connection(fresh=fresh) as connection:
+                    try:
+                        answer = await connection.ask(method, target, [*self._headers, *headers], parts)
+                    except Broken as error:
+                        if error.answered or connection.uses == 0:
+                            raise
+                        continue  # closed while it was idle
+                    yield connection, answer
+                    return
+        except Broken as error:
+            raise Unavailable(self._node, f"{method} {path}: {error}") from error
+
+    def _missing(self, key: ObjectKey) -> NotFound:
+        return NotFound(f"node {self._node} has no {key}")

@@ -1,0 +1,51 @@
+"""What the head of an HTTP answer means: which bytes it brings, or which failure it is. Pure."""
+
+import re
+
+from shardfs.errors import Denied, NoSpace, StoreError, Unavailable
+from shardfs.store.http_connection import Answer, Broken
+
+_RANGE = re.compile(rb"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_SIZE = re.compile(rb"bytes \*/([0-9]{1,19})")
+
+
+def content_range(answer: Answer, offset: int, wanted: int) -> int:
+    """How many of the `wanted` bytes at `offset` a 200 or 206 brings; Broken when it is another range than asked for.
+
+    Fewer than wanted only where the object ends there. A 200 is the whole object, taken when it was asked for from its
+    start; what it has beyond the wanted bytes is left on the connection, which is then closed.
+    """
+    length = answer.length
+    if length is None:
+        raise Broken("answer without Content-Length")
+    if answer.status == 200:
+        if offset:
+            raise Broken("the server ignores Range")
+        return min(length, wanted)
+    found = _RANGE.fullmatch(answer.headers.get(b"content-range", b""))
+    if found is None:
+        raise Broken("partial answer without a valid Content-Range")
+    first, last = int(found[1]), int(found[2])
+    if first != offset or last < first or last >= offset + wanted or length != last - first + 1:
+        raise Broken(f"asked for {wanted} bytes at {offset}, got {length} as {found[0].decode()}")
+    if length < wanted and found[3] != str(last + 1).encode():
+        raise Broken(f"answer cut short: {length} of {wanted} bytes at {offset}, not at the end")
+    return length
+
+
+def object_size(answer: Answer) -> int | None:
+    """The size of the object that a 416 tells, or None."""
+    found = _SIZE.fullmatch(answer.headers.get(b"content-range", b""))
+    return int(found[1]) if found else None
+
+
+def refusal(node: str, what: str, answer: Answer, text: str) -> StoreError:
+    """The failure that a status means. `text` is the beginning of the server's own words."""
+    reason = f"{what}: HTTP {answer.status}" + (f", {text}" if text else "")
+    if answer.status in (401, 403):
+        return Denied(node, reason)
+    if answer.status == 507:
+        return NoSpace(node, reason)
+    if 300 <= answer.status < 400:
+        return Unavailable(node, f"{what}: HTTP {answer.status}, redirects are not followed")
+    return Unavailable(node, reason)
