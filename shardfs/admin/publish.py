@@ -72,7 +72,9 @@ async def publish(
         cutter.close()
     await trio.to_thread.run_sync(source.check_unchanged)
     manifest = _manifest(source, digests, cluster, created)
-    published = await catalog.publish(model, manifest)
+    tally.committing = True
+    with trio.CancelScope(shield=True):  # bounded by the catalogue's deadlines; cut off here, nobody could say what is
+        published = await catalog.publish(model, manifest)
     return Put(
         name=model,
         generation=published.ref.generation,

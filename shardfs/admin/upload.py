@@ -39,17 +39,14 @@ class Tally:
     """How far an upload is, in bytes of the source; for reading by whoever shows it.
 
     A chunk is `sent` when at least one copy of it had to be, `present` when all R were there already, `zero` when it
-    need not be stored.
+    need not be stored. `committing`: the chunks are stored and the model is becoming visible.
     """
 
     total: int = 0
     sent: int = 0
     present: int = 0
     zero: int = 0
-
-    @property
-    def done(self) -> int:
-        return self.sent + self.present + self.zero
+    committing: bool = False
 
 
 async def upload(

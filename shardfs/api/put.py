@@ -1,0 +1,67 @@
+"""Publishing from Python: `put("llama/", "llama-3-8b")` is what `shardfs put` does."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from shardfs.admin.copies import Copies
+from shardfs.admin.publish import Put, publish
+from shardfs.admin.source import Source, default_name, scan
+from shardfs.admin.upload import Tally
+from shardfs.config import find_cluster, load_cluster
+from shardfs.core.cluster import Cluster
+from shardfs.core.names import check_model
+from shardfs.core.placement import Placement
+from shardfs.errors import ShardfsError
+from shardfs.wiring.client import client
+
+__all__ = ["Put", "Tally", "put", "put_async"]
+
+Watch = Callable[[Source, Tally], Awaitable[None]]
+"""Runs beside an upload, reads the tally, and is cancelled at the end."""
+
+
+def put(src: str | os.PathLike[str], name: str | None = None, *, cluster: str | os.PathLike[str] | None = None) -> Put:
+    """Upload the file or folder `src` as the newest generation of the model `name` (default: the last part of `src`).
+
+    `cluster` is the path of the cluster file; without it the usual places are looked at. Blocks until the model is
+    published. A `ShardfsError` says why it was not; then nothing is, and the next call goes on where this one ended.
+    """
+    found = load_cluster(find_cluster(None if cluster is None else os.fspath(cluster)))
+    return trio.run(partial(put_async, os.fspath(src), name, cluster=found))
+
+
+async def put_async(
+    src: str,
+    name: str | None = None,
+    *,
+    cluster: Cluster,
+    tally: Tally | None = None,
+    watch: Watch | None = None,
+) -> Put:
+    """As `put`, in a trio program. `tally` says how far it is; `watch` starts when it is known what will be sent.
+
+    Cancelling stops it without publishing anything, until `tally.committing`; from then on it is not to be stopped.
+    """
+    model = check_model(default_name(src) if name is None else name)
+    source = await trio.to_thread.run_sync(scan, src, abandon_on_cancel=True)
+    tally = tally or Tally()
+    tally.total = source.size
+    failure: ShardfsError | None = None
+    done: Put | None = None
+    async with client(cluster) as (fleet, catalog), trio.open_nursery() as nursery:
+        if watch is not None:
+            nursery.start_soon(watch, source, tally)
+        copies = Copies(fleet, Placement(cluster))
+        try:
+            done = await publish(source, model, copies=copies, catalog=catalog, created=int(time.time()), tally=tally)
+        except ShardfsError as error:  # raised below, outside of the nursery, which would wrap it in a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert done is not None
+    return done
