@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from shardfs.core.names import ModelName
+from shardfs.core.names import ModelName, check_model
 
 if TYPE_CHECKING:  # importing these costs what `shardfs --help` does not need
     from shardfs.core.cluster import Cluster
@@ -39,6 +39,11 @@ def reporting(command: F) -> F:
 def name_argument(command: F) -> F:
     """`NAME`, passed as `name`, a ModelName: `team/bert.pt` or `team/bert.pt@3`."""
     return click.argument("name", metavar="NAME", type=ModelName.parse)(command)
+
+
+def model_argument(command: F) -> F:
+    """`NAME`, passed as `model`: a model as such, without a generation."""
+    return click.argument("model", metavar="NAME", type=check_model)(command)
 
 
 def open_cluster(cluster_file: str | None) -> Cluster:

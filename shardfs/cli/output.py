@@ -4,16 +4,21 @@ Plain text has no borders, colours or wrapping: `awk` and `grep` work on it. JSO
 named in each command's help; digests are hex, sizes bytes, times seconds since 1970, what is unknown null.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardfs.core.units import format_size
+
+if TYPE_CHECKING:  # it brings trio, which the help does not need
+    from shardfs.api.catalogue import Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,18 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
 def warn(message: str) -> None:
     """A line on stderr that does not stop anything."""
     click.echo(f"shardfs: {message}", err=True)
+
+
+def reach_json(reach: Reach) -> dict[str, Any]:
+    """The part of a document that says who answered."""
+    return {"answered": list(reach.answered), "failed": dict(reach.failed), "majority": reach.majority}
+
+
+def warn_reach(reach: Reach) -> None:
+    """Say when what was printed may not be the newest."""
+    if not reach.majority:
+        away = "; ".join(f"{node}: {reason}" for node, reason in reach.failed.items())
+        warn(f"fewer than a majority of the nodes answered, something newer may exist ({away})")
 
 
 def shown_size(size: int | None) -> str:

@@ -1,0 +1,32 @@
+"""`shardfs rm NAME`"""
+
+import sys
+
+import click
+
+from shardfs.cli.options import model_argument, open_cluster, reporting, run
+from shardfs.cli.output import emit_json
+
+
+@click.command()
+@model_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@reporting
+def command(*, model: str, yes: bool, cluster_file: str | None, as_json: bool) -> None:
+    """Delete the model NAME with all its generations.
+
+    It is gone for everybody at once; open files stay readable. The space comes back with `shardfs gc`.
+
+    \b
+    --json: model, generation (of the tombstone)
+    """
+    from shardfs.api.catalogue import remove
+
+    cluster = open_cluster(cluster_file)
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {model} with all its generations?", abort=True, err=True)
+    tombstone = run(remove, cluster, model)
+    if as_json:
+        emit_json({"model": tombstone.model, "generation": tombstone.generation})
+    else:
+        click.echo(f"{model} is deleted (as generation {tombstone.generation}); its space comes back later, with gc")

@@ -1,0 +1,65 @@
+"""`shardfs status`"""
+
+from dataclasses import asdict
+
+import click
+
+from shardfs.cli.options import open_cluster, reporting, run
+from shardfs.cli.output import Column, emit_json, facts, shown_size, table
+from shardfs.core.units import format_size
+
+_NAMED = 5
+
+
+@click.command()
+@reporting
+def command(*, cluster_file: str | None, as_json: bool) -> int:
+    """The nodes and their health. Exit status 1 only when no node answers.
+
+    BEHIND counts the models whose newest generation the node does not know of.
+
+    \b
+    --json: nodes[{id, url, zone, weight, state, health, reason, latency_ms, version, capacity_bytes, free_bytes,
+            refs, behind}], replicas, chunk_size, majority, answering, models, disagreements[]
+    """
+    from shardfs.api.nodes import status
+
+    found = run(status, open_cluster(cluster_file))
+    exit_status = 0 if found.answering else 1
+    if as_json:
+        emit_json(asdict(found))
+        return exit_status
+    table(
+        [Column("NODE"), Column("STATE"), Column("HEALTH"), Column("LATENCY", right=True), Column("USED", right=True),
+         Column("FREE", right=True), Column("REFS", right=True), Column("BEHIND", right=True), Column("VERSION"),
+         Column("URL")],
+        [(node.id, node.state, node.health, "" if node.latency_ms is None else f"{node.latency_ms:.1f} ms",
+          _used(node.capacity_bytes, node.free_bytes), _known(node.free_bytes), _number(node.refs),
+          _number(node.behind), node.version, node.url) for node in found.nodes],
+    )  # fmt: skip
+    click.echo()
+    enough = "" if found.answering >= found.majority else f"; {found.majority} are needed to publish"
+    away = [f"{node.id}: {node.reason}" for node in found.nodes if node.health != "ok"]
+    lines = [
+        ("answering", f"{found.answering} of {len(found.nodes)} nodes{enough}"),
+        ("models", f"{found.models}, {found.replicas} copies of each chunk of {format_size(found.chunk_size)}"),
+    ]
+    if away:
+        lines.append(("away", "; ".join(away)))
+    if found.disagreements:
+        more = f" and {len(found.disagreements) - _NAMED} more" if len(found.disagreements) > _NAMED else ""
+        lines.append(("behind", f"not all nodes know the newest of {', '.join(found.disagreements[:_NAMED])}{more}"))
+    facts(lines)
+    return exit_status
+
+
+def _used(capacity: int | None, free: int | None) -> str:
+    return "" if capacity is None or free is None else shown_size(capacity - free)
+
+
+def _known(size: int | None) -> str:
+    return "" if size is None else shown_size(size)
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
