@@ -34,8 +34,10 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation. `created` (seconds since 1970), `files` and `size` (bytes) are None where they were not asked for or
-    no node delivers the manifest. `nodes`: how many of those that answered hold its ref.
+    """One generation. `nodes`: how many of those that answered hold its ref.
+
+    `created` (seconds since 1970), `files` and `size` (bytes) are None where they were not asked for or no node delivers
+    the manifest.
     """
 
     name: str
