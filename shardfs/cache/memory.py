@@ -1,0 +1,99 @@
+"""The daemon's memory for model bytes: a fixed number of equal slots in one mapping.
+
+All bytes read or prefetched live in a slot, so `budget_bytes` is the bound that `--memory` promises; whoever finds no
+slot waits or goes without. Slots are reused, never freed: first touch of fresh pages is the dearest part of a read on
+virtual machines. The plain bytes of a chunk begin on a page boundary (`room` bytes into the slot), with the chunk's
+header right before them, so that header and blocks arrive with one receive and the cache file can be written with
+O_DIRECT.
+"""
+
+import mmap
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+PAGE_BYTES = 4096
+
+
+class Slot:
+    """One chunk's worth of memory: `view` is header room plus plain bytes."""
+
+    __slots__ = ("index", "view")
+
+    def __init__(self, index: int, view: memoryview) -> None:
+        self.index = index
+        self.view = view
+
+
+class SlotPool:
+    """Hands out slots. Guarded by the event loop: no method but `acquire` has a checkpoint."""
+
+    def __init__(self, budget_bytes: int, *, plain_bytes: int, header_bytes: int) -> None:
+        self.room = -(-header_bytes // PAGE_BYTES) * PAGE_BYTES
+        self.slot_bytes = self.room + -(-plain_bytes // PAGE_BYTES) * PAGE_BYTES
+        self.slots = budget_bytes // self.slot_bytes
+        if self.slots < 2:
+            raise ValueError(f"a memory of {budget_bytes} bytes holds fewer than two chunks of {plain_bytes}")
+        self._arena = mmap.mmap(-1, self.slots * self.slot_bytes)
+        whole = memoryview(self._arena)
+        # Last in, first out: touched memory is used again before fresh memory.
+        self._free = [
+            Slot(i, whole[i * self.slot_bytes : (i + 1) * self.slot_bytes]) for i in reversed(range(self.slots))
+        ]
+        self._waiting: deque[_Turn] = deque()
+        self._evict: Callable[[], bool] = lambda: False
+
+    def on_pressure(self, evict: Callable[[], bool]) -> None:
+        """`evict()` is asked to `release` one slot when none is free; it says whether it did."""
+        self._evict = evict
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+    def try_acquire(self) -> Slot | None:
+        """A slot if there is a free or evictable one and nobody is waiting for it."""
+        if self._waiting or not (self._free or self._evict()):
+            return None
+        return self._free.pop()
+
+    async def acquire(self) -> Slot:
+        """A slot, in the order of asking."""
+        slot = self.try_acquire()
+        if slot is not None:
+            return slot
+        turn = _Turn()
+        self._waiting.append(turn)
+        try:
+            await turn.ready.wait()
+        except trio.Cancelled:
+            if turn.slot is None:
+                self._waiting.remove(turn)
+            else:
+                self.release(turn.slot)
+            raise
+        assert turn.slot is not None
+        return turn.slot
+
+    def release(self, slot: Slot) -> None:
+        """Give a slot back; nobody may hold a view of it that is still used."""
+        if self._waiting:
+            turn = self._waiting.popleft()
+            turn.slot = slot
+            turn.ready.set()
+        else:
+            self._free.append(slot)
+
+    def wake(self) -> None:
+        """Something became evictable: serve those who wait for it."""
+        while self._waiting and self._evict():
+            pass
+
+
+class _Turn:
+    __slots__ = ("ready", "slot")
+
+    def __init__(self) -> None:
+        self.ready = trio.Event()
+        self.slot: Slot | None = None

@@ -1,0 +1,203 @@
+"""`shardfs mount`: the daemon in the foreground, or in the background as a child that reports when it is ready.
+
+The background daemon is a new process of the same program rather than a fork: nothing is inherited half-made. It says
+over a pipe that it is ready, or why it never will be; its log goes to a file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from shardfs.cli.options import cluster_option, json_option, open_cluster, run
+from shardfs.core.units import format_size, parse_size
+from shardfs.errors import MountError, UsageError
+
+READY_SECONDS = 60.0
+_FREE_SHARE = 4
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@cluster_option
+@json_option
+@click.option("--cache", metavar="DIR", help="Folder of the disk cache. Default: one for each mountpoint in ~/.cache.")
+@click.option("--no-cache", is_flag=True, help="Keep nothing on disk, only in memory.")
+@click.option("--cache-size", metavar="SIZE", help="Limit of the disk cache. Default: a quarter of the free space.")
+@click.option("--memory", default="512MiB", show_default=True, metavar="SIZE", help="Limit of the memory for data.")
+@click.option("--read-timeout", default=10.0, show_default=True, metavar="S", help="Seconds until a read fails.")
+@click.option("--allow-other", is_flag=True, help="Let other users in.")
+@click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
+@click.option("--log-file", metavar="FILE", help="Log of the background daemon. Default: in ~/.local/state/shardfs.")
+@click.option("--ready-fd", type=int, hidden=True)
+def command(mountpoint: Path, *, cluster_file: str | None, as_json: bool, foreground: bool, **settings: object) -> None:
+    """Show the models as read-only files under MOUNTPOINT, an empty folder.
+
+    Returns when the mount answers; a daemon goes on serving it. `shardfs umount MOUNTPOINT`, SIGTERM or
+    `fusermount3 -u` end it.
+
+    With --json: {"mountpoint", "pid", "cache", "cache_size", "memory", "tuned", "log"}.
+    """
+    if foreground:
+        _serve(mountpoint, cluster_file, settings, as_json=as_json)
+    else:
+        _start_daemon(mountpoint, cluster_file, settings, as_json=as_json)
+
+
+def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
+    """Run the daemon in this process until it is unmounted."""
+    report = _reporter(settings.get("ready_fd"), as_json=as_json)
+    try:
+        from shardfs.mount.session import MountOptions, Ready
+        from shardfs.wiring.mount import ReaderOptions, mount
+    except ImportError as error:
+        if error.name != "pyfuse3":
+            raise
+        report({"error": _NO_PYFUSE3})
+        raise MountError(_NO_PYFUSE3) from None
+    if settings.get("ready_fd") is not None or not logging.getLogger().isEnabledFor(logging.INFO):
+        logging.getLogger("shardfs").setLevel(logging.INFO)
+    try:
+        cluster = open_cluster(cluster_file)
+        timeout = float(str(settings["read_timeout"]))
+        if not 0.1 <= timeout <= 3600:
+            raise UsageError("--read-timeout: 0.1 to 3600 seconds")
+        cache = _cache_folder(mountpoint, settings)
+        reading = ReaderOptions(
+            memory_bytes=parse_size(str(settings["memory"])),
+            cache=cache,
+            cache_bytes=_cache_size(cache, settings.get("cache_size")),
+            read_timeout_seconds=timeout,
+        )
+        options = MountOptions(allow_other=bool(settings["allow_other"]), read_timeout_seconds=timeout)
+
+        def ready(what: Ready) -> None:
+            report(
+                {
+                    "mountpoint": str(what.mountpoint),
+                    "pid": os.getpid(),
+                    "cache": str(cache) if cache else None,
+                    "cache_size": reading.cache_bytes,
+                    "memory": reading.memory_bytes,
+                    "tuned": what.tuned,
+                }
+            )
+
+        run(partial(mount, cluster, mountpoint, options, reading, ready=ready))
+    except BaseException as error:
+        inner = error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        report({"error": str(inner) or type(inner).__name__, "usage": isinstance(inner, UsageError)})
+        raise
+
+
+def _reporter(ready_fd: object, *, as_json: bool) -> Callable[[dict[str, object]], None]:
+    """Where the one report of the daemon goes: the waiting parent, or the terminal."""
+
+    def report(document: dict[str, object]) -> None:
+        nonlocal ready_fd
+        if isinstance(ready_fd, int):
+            with os.fdopen(ready_fd, "w") as pipe:
+                json.dump(document, pipe)
+            ready_fd = "closed"
+        elif ready_fd is None and "error" not in document:
+            _say(document, as_json=as_json)
+
+    return report
+
+
+def _say(document: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    cache = document["cache"]
+    size = format_size(float(str(document["cache_size"])))
+    where = f"disk cache {cache} up to {size}" if cache else "no disk cache"
+    click.echo(f"mounted at {document['mountpoint']} (process {document['pid']}, {where})")
+    if not document["tuned"]:
+        click.echo("note: without root the kernel reads only 128 KiB ahead; large reads are faster as root")
+    sys.stdout.flush()
+
+
+def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
+    """Start the daemon as a child in a session of its own; return when it is ready, raise what it says."""
+    log = Path(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    arguments = [sys.executable, "-m", "shardfs", "mount", str(mountpoint), "--foreground", "--ready-fd", str(writing)]
+    arguments += ["--cluster", cluster_file] if cluster_file else []
+    for name in ("cache", "cache_size", "memory", "read_timeout"):
+        if settings.get(name) is not None:
+            arguments += [f"--{name.replace('_', '-')}", str(settings[name])]
+    arguments += [f"--{name.replace('_', '-')}" for name in ("no_cache", "allow_other") if settings.get(name)]
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answered, _, _ = select.select([pipe], [], [], READY_SECONDS)
+        text = pipe.read() if answered else ""
+    document = json.loads(text) if text else {}
+    if "error" in document:
+        child.wait()
+        raise (UsageError if document.get("usage") else MountError)(document["error"])
+    if not document:
+        child.kill()
+        raise MountError(f"{mountpoint}: the daemon did not become ready; its log is {log}")
+    document["log"] = str(log)
+    _say(document, as_json=as_json)
+
+
+def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:
+    if settings.get("no_cache"):
+        if settings.get("cache"):
+            raise UsageError("give --cache or --no-cache, not both")
+        return None
+    if settings.get("cache"):
+        return Path(os.path.abspath(str(settings["cache"])))
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "shardfs" / _tag(mountpoint)
+
+
+def _cache_size(cache: Path | None, size: object) -> int:
+    if cache is None:
+        return 0
+    if size is not None:
+        return parse_size(str(size))
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return shutil.disk_usage(existing).free // _FREE_SHARE
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return (Path(base) if base else home / ".local" / "state") / "shardfs"
+
+
+def _tag(mountpoint: Path) -> str:
+    """A short file name for a mountpoint: readable, and different for different places."""
+    place = os.path.abspath(mountpoint)
+    return f"{Path(place).name or 'root'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+
+
+_NO_PYFUSE3 = "pyfuse3 is not installed: apt-get install fuse3 libfuse3-dev pkg-config gcc, then pip install pyfuse3"

@@ -1,0 +1,146 @@
+"""One node asked for some blocks of one chunk.
+
+The blocks land in `memory` (the fill's own slot, or a scratch slot while another attempt still writes there) and are
+verified as they arrive, in order. A read of the beginning brings the header along in the same answer; blocks from the
+middle of a chunk whose header is not known yet are asked for beside it, so that both cost one round trip.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from shardfs.cache.memory import Slot
+from shardfs.core.chunk import header_size
+from shardfs.core.keys import chunk_key
+from shardfs.errors import Corrupt, InvalidFormat, NotFound, ShardfsError
+from shardfs.fetch.fill import Fill
+from shardfs.obs.reading import ReadMetrics
+from shardfs.store.watched import WatchedStore
+
+
+class Attempt:
+    """A request under way. `verified` counts its good blocks; `failure` is why it ended early."""
+
+    def __init__(
+        self,
+        store: WatchedStore,
+        fill: Fill,
+        blocks: tuple[int, int],
+        *,
+        scratch: Slot | None,
+        ring: Callable[[], None],
+        metrics: ReadMetrics,
+    ) -> None:
+        self.store = store
+        self.verified = 0
+        self.started_at = self.progress_at = trio.current_time()
+        self.scratch = scratch
+        self.failure: ShardfsError | None = None
+        self.done = False
+        self._may_publish = scratch is None
+        self._fill = fill
+        self._first, self._end = blocks
+        self._memory = fill.slot.view if scratch is None else scratch.view
+        self._in_place = scratch is None
+        self._header_bytes = header_size(fill.place.plain_size, fill.place.block_size)
+        self._next = self._first
+        self._ring = ring
+        self._metrics = metrics
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def run(self) -> None:
+        """Transfer; the outcome is in `done` and `failure`. Raises nothing but bugs and cancellation."""
+        try:
+            with self._scope:
+                await self._transfer()
+                self.done = True
+        except InvalidFormat as error:
+            self._corrupt(str(error))
+        except ShardfsError as error:
+            self.failure = error
+            self._metrics.failures.labels(self.store.node).inc()
+        finally:
+            self._ended.set()
+            self._ring()
+
+    async def stop(self) -> None:
+        """Cancel and wait until not one more byte can land in memory."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    def publish(self) -> None:
+        """From now on verified blocks become readable at once, those held back included.
+
+        Called when nobody else writes into the fill's slot any more.
+        """
+        self._may_publish = True
+        done, self._next = self._next, self._first
+        for block in range(self._first, done):
+            self._take(block)
+
+    async def _transfer(self) -> None:
+        fill, header_bytes = self._fill, self._header_bytes
+        start = header_bytes + self._first * fill.place.block_size
+        end = min(header_bytes + self._end * fill.place.block_size, header_bytes + fill.place.plain_size)
+        if fill.header is not None:
+            await self._get(start, end)
+        elif self._first == 0:
+            await self._get(0, end)
+        else:
+            header = memoryview(bytearray(header_bytes))
+            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+                nursery.start_soon(self._get, start, end)
+                await self._get_header(header)
+            self._landed(end)
+
+    async def _get_header(self, into: memoryview) -> None:
+        count = await self.store.get(chunk_key(self._fill.place.digest), into)
+        self._fill.learn_header(into[:count])
+
+    async def _get(self, start: int, end: int) -> None:
+        """Receive bytes [start, end) of the stored object to their place."""
+        into = self._fill.stored(self._memory, start, end)
+        count = await self.store.get(
+            chunk_key(self._fill.place.digest), into, offset=start, arrived=lambda n: self._landed(start + n)
+        )
+        if start + count < end:
+            raise InvalidFormat(f"chunk {self._fill.place.digest}: stored object ends after {start + count} bytes")
+
+    def _landed(self, end: int) -> None:
+        """The stored bytes up to `end` are in memory: verify what became whole."""
+        fill = self._fill
+        if fill.header is None:
+            if self._first > 0 or end < self._header_bytes:
+                return
+            fill.learn_header(fill.stored(self._memory, 0, self._header_bytes))
+        plain_end = end - self._header_bytes
+        block_size, plain_size = fill.place.block_size, fill.place.plain_size
+        while self._next < self._end and plain_end >= min((self._next + 1) * block_size, plain_size):
+            self._take(self._next)
+
+    def _take(self, block: int) -> None:
+        fill = self._fill
+        start = block * fill.place.block_size
+        length = min(fill.place.block_size, fill.place.plain_size - start)
+        plain = self._memory[fill.room + start : fill.room + start + length]
+        if self._may_publish:
+            fill.accept(block, plain, in_place=self._in_place)
+            self._metrics.fetched_bytes.labels(self.store.node).inc(length)
+        else:
+            fill.check(block, plain)
+        self._next = block + 1
+        self.verified += 1
+        self.progress_at = trio.current_time()
+        if self.verified == 1 or self._next == self._end:
+            self._ring()
+
+    def _corrupt(self, reason: str) -> None:
+        self.store.corrupt(reason)
+        self.failure = Corrupt(self.store.node, reason)
+        self._metrics.corrupt.labels(self.store.node).inc()
+
+
+def definitive(failure: ShardfsError | None) -> bool:
+    """Whether asking the same node again cannot help: it answered, and has no good copy."""
+    return isinstance(failure, NotFound | Corrupt)

@@ -1,0 +1,214 @@
+"""All chunks that are in memory or on their way: one job for each missing block, whoever asks.
+
+    read(place, ...)     answered from memory; else joins the job that brings the blocks; else starts it
+    prefetch(place)      starts the job for a whole chunk if there is memory for it, and returns at once
+
+A job looks at the disk cache first (a thread reads and verifies), then at the nodes. It belongs to the engine, not to
+the reader that caused it: a reader that gives up cancels nothing that others wait for. What came from nodes is
+written to the disk cache behind the reader; such writes hold their slot, so that a slow disk slows prefetching first,
+and are given up before they make a reader wait long. Slots of chunks already read are reused before those not yet
+read.
+"""
+
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from shardfs.cache.memory import SlotPool
+from shardfs.core.placement import Placement
+from shardfs.errors import NoCopy, ShardfsError
+from shardfs.fetch.fill import ChunkPlace, Fill
+from shardfs.fetch.race import Racer, Report
+from shardfs.fetch.writeback import Writeback
+from shardfs.obs.reading import ReadMetrics
+from shardfs.store.fleet import Fleet
+
+logger = logging.getLogger(__name__)
+
+SHED_AFTER_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`job_timeout_seconds`: how long a job may try. `unread_share`: of memory, for chunks fetched ahead."""
+
+    job_timeout_seconds: float = 9.0
+    unread_share: float = 0.75
+    disk_threads: int = 4
+
+
+class Engine:
+    """One for each mount. State is guarded by the event loop; every method says where it may wait."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        placement: Placement,
+        pool: SlotPool,
+        *,
+        metrics: ReadMetrics,
+        options: EngineOptions = EngineOptions(),
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._pool = pool
+        self._metrics = metrics
+        self._options = options
+        self._racer = Racer(fleet, placement, pool, metrics=metrics, chance=chance)
+        self._writeback = Writeback(pool)
+        self._disk = trio.CapacityLimiter(options.disk_threads)
+        self._consumed: OrderedDict[bytes, Fill] = OrderedDict()
+        self._unread: OrderedDict[bytes, Fill] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+        pool.on_pressure(self._evict)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; then jobs end, and writes already begun are finished."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._writeback.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
+        """Plain bytes [start, start + length) of a chunk, verified; valid until the caller's next checkpoint.
+
+        `whole` says that the rest of the chunk will be wanted too. Raises NoCopy.
+        """
+        fill = self._find(place) or await self._admit(place)
+        self._mark_consumed(fill)
+        first, end = start // place.block_size, -(-(start + length) // place.block_size)
+        wanted = fill.mask(first, end)
+        tried = False
+        fill.pins += 1
+        try:
+            while missing := wanted & ~fill.ready:
+                if missing & ~fill.pending:
+                    if tried and fill.failure is not None:
+                        raise fill.failure
+                    tried = True
+                    self._start(fill, fill.mask(0, fill.blocks) if whole else wanted)
+                await fill.wait()
+        finally:
+            self._unpin(fill)
+        return fill.plain(start, length)
+
+    def prefetch(self, place: ChunkPlace) -> bool:
+        """Begin to fetch a whole chunk unless that happens already. False when memory is short."""
+        fill = self._find(place)
+        if fill is None:
+            if len(self._unread) >= self._pool.slots * self._options.unread_share:
+                return False
+            slot = self._pool.try_acquire()
+            if slot is None:
+                return False
+            fill = self._unread[place.digest] = Fill(place, slot, self._pool.room)
+        everything = fill.mask(0, fill.blocks)
+        if everything & ~fill.ready & ~fill.pending:
+            self._start(fill, everything)
+        return True
+
+    def _find(self, place: ChunkPlace) -> Fill | None:
+        return self._consumed.get(place.digest) or self._unread.get(place.digest)
+
+    async def _admit(self, place: ChunkPlace) -> Fill:
+        """A fill for the chunk, as soon as there is a slot."""
+        slot = None
+        while slot is None:
+            with trio.move_on_after(SHED_AFTER_SECONDS):
+                slot = await self._pool.acquire()
+            if slot is None:
+                self._writeback.shed()
+        fill = self._find(place)
+        if fill is not None:
+            self._pool.release(slot)
+            return fill
+        fill = self._unread[place.digest] = Fill(place, slot, self._pool.room)
+        return fill
+
+    def _mark_consumed(self, fill: Fill) -> None:
+        digest = fill.place.digest
+        if self._unread.pop(digest, None) is None:
+            self._consumed.move_to_end(digest)
+        else:
+            self._consumed[digest] = fill
+
+    def _unpin(self, fill: Fill) -> None:
+        fill.pins -= 1
+        if not fill.pins:
+            self._pool.wake()
+
+    def _evict(self) -> bool:
+        """Give back the slot least worth keeping; False when all are in use."""
+        for fills in (self._consumed, self._unread):
+            for digest, fill in fills.items():
+                if not fill.pins and not fill.pending:
+                    del fills[digest]
+                    self._pool.release(fill.slot)
+                    return True
+        return False
+
+    def _start(self, fill: Fill, mask: int) -> None:
+        """Start jobs for the blocks of `mask` that nobody brings yet, one for each contiguous run."""
+        assert self._nursery is not None, "the engine is not running"
+        mask &= ~fill.ready & ~fill.pending
+        fill.pending |= mask
+        fill.failure = None
+        while mask:
+            first = (mask & -mask).bit_length() - 1
+            run = mask >> first
+            end = first + ((run ^ (run + 1)).bit_length() - 1)
+            mask &= ~fill.mask(first, end)
+            fill.pins += 1
+            self._nursery.start_soon(self._job, fill, first, end)
+
+    async def _job(self, fill: Fill, first: int, end: int) -> None:
+        """Bring blocks [first, end), from disk where they are there, else from nodes."""
+        report = Report()
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(self._options.job_timeout_seconds) as scope:
+                await self._from_disk(fill, first, end)
+                await self._from_nodes(fill, first, end, report)
+            if scope.cancelled_caught:
+                self._racer.break_off()
+                failure = report.error(fill, f"no good copy within {self._options.job_timeout_seconds:g} s")
+        except ShardfsError as error:
+            failure = error
+        except trio.Cancelled:
+            fill.failure = NoCopy("the mount is stopping")
+            raise
+        except Exception as error:  # a bug must fail this chunk, not the mount
+            logger.exception("chunk %s", fill.place.digest)
+            failure = NoCopy(f"chunk {fill.place.digest}: internal error: {error!r}")
+        finally:
+            if failure is not None:
+                self._metrics.reads_failed.inc()
+                logger.warning("%s", failure)
+            fill.end_job(fill.mask(first, end), failure)
+            self._unpin(fill)
+
+    async def _from_disk(self, fill: Fill, first: int, end: int) -> None:
+        file, base = fill.place.cache_file, fill.place.first_block
+        while file is not None and first < end:
+            present = file.missing(base + first, base + end) - base
+            if present > first:
+                view = fill.block_view(first, present)
+                # Not abandoned on cancel: the thread writes into the slot until it is done.
+                good = await trio.to_thread.run_sync(file.read, base + first, view, limiter=self._disk)
+                if good:
+                    self._metrics.disk_bytes.inc(len(view))
+                    fill.mark_ready(fill.mask(first, present))
+            first = present + 1
+
+    async def _from_nodes(self, fill: Fill, first: int, end: int, report: Report) -> None:
+        while missing := fill.mask(first, end) & ~fill.ready:
+            at = (missing & -missing).bit_length() - 1
+            run = missing >> at
+            stop = at + ((run ^ (run + 1)).bit_length() - 1)
+            await self._racer.fetch(fill, at, stop, report)
+            if fill.place.cache_file is not None:
+                self._writeback.add(fill, at, stop)

@@ -1,0 +1,1 @@
+"""What the daemons count and say."""

@@ -1,0 +1,209 @@
+"""Every operation of the read-only filesystem, in terms of inodes and handles.
+
+Raises `shardfs.errors` and `shardfs.vfs.errors`; turning those into errno is the adapter's business. Deadlines are the
+caller's; every operation can be cancelled at any await and leaves the tables as they were.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from shardfs.cache import DiskCache
+from shardfs.core.manifest import FileEntry
+from shardfs.core.names import PART_BYTES_MAX
+from shardfs.core.readahead import ReadAheadOptions
+from shardfs.errors import InvalidFormat, NoCopy, NotFound
+from shardfs.fetch import Engine
+from shardfs.vfs.attributes import describe
+from shardfs.vfs.content import Content
+from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
+from shardfs.vfs.inodes import Attributes, FileNode, FolderNode, InodeTable, NamesNode, Node
+from shardfs.vfs.namespace import Namespace
+from shardfs.vfs.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemOptions:
+    """`name_seconds`: how long the kernel may believe a model name; `handles_max` bounds open files and listings."""
+
+    name_seconds: float = 1.0
+    handles_max: int = 65536
+    manifests_at_once: int = 16
+    readahead: ReadAheadOptions = ReadAheadOptions()
+
+
+class FileSystem:
+    """Given: namespace, engine, cache. Changing, guarded by the event loop: inodes, handles, listings."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        engine: Engine,
+        *,
+        disk: DiskCache | None,
+        started: int,
+        options: FileSystemOptions = FileSystemOptions(),
+    ) -> None:
+        self._namespace = namespace
+        self._engine = engine
+        self._disk = disk
+        self._options = options
+        self._inodes = InodeTable(name_seconds=options.name_seconds, started=started)
+        self._files: dict[int, FileNode] = {}
+        self._listings: dict[int, list[tuple[str, Node]]] = {}
+        self._numbers = itertools.count(1)
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Entry `name` of folder `parent`; counts as one reference to its inode until `forget`."""
+        if len(name) > PART_BYTES_MAX:
+            raise NameTooLong(f"{name[:40]!r}...")
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            raise NotFound(repr(name)) from None
+        node = await self._child(self._node(parent), text)
+        self._inodes.remember(node)
+        return self._inodes.attributes(node)
+
+    def getattr(self, inode: int) -> Attributes:
+        return self._inodes.attributes(self._node(inode))
+
+    def forget(self, inode: int, count: int) -> None:
+        """The kernel dropped `count` references to `inode`."""
+        self._inodes.forget(inode, count)
+
+    async def opendir(self, inode: int) -> int:
+        """A handle on the folder's entries as they are now."""
+        node = self._node(inode)
+        if isinstance(node, NamesNode):
+            entries = await self._name_entries(node)
+        elif isinstance(node, FolderNode):
+            entries = [
+                (name, self._entry_node(node.tree, child)) for name, child in sorted(node.folder.children.items())
+            ]
+        else:
+            raise NotAFolder(str(inode))
+        handle = self._new_handle()
+        self._listings[handle] = entries
+        return handle
+
+    def entries(self, handle: int, start: int) -> list[tuple[str, Attributes]]:
+        """The entries of an open folder from position `start` on."""
+        listing = self._listings.get(handle)
+        if listing is None:
+            raise StaleInode(f"folder handle {handle}")
+        return [(name, self._inodes.attributes(node)) for name, node in listing[start:]]
+
+    def told(self, handle: int, position: int) -> None:
+        """The kernel took entry `position` of an open folder: one more reference to its inode."""
+        self._inodes.remember(self._listings[handle][position][1])
+
+    def releasedir(self, handle: int) -> None:
+        self._listings.pop(handle, None)
+
+    async def open(self, inode: int) -> int:
+        """A handle on the file's bytes. They never change and never go away while it is open."""
+        node = self._node(inode)
+        if not isinstance(node, FileNode):
+            raise IsAFolder(str(inode))
+        handle = self._new_handle()
+        if node.content is None:
+            node.content = Content(
+                node.tree.manifest,
+                node.entry,
+                engine=self._engine,
+                disk=self._disk,
+                readahead=self._options.readahead,
+            )
+        node.handles += 1
+        self._files[handle] = node
+        return handle
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+        """Exactly the bytes that exist in [offset, offset + size), valid until the next checkpoint. NoCopy."""
+        node = self._files.get(handle)
+        if node is None or node.content is None:
+            raise StaleInode(f"file handle {handle}")
+        return await node.content.read(offset, size)
+
+    def release(self, handle: int) -> None:
+        node = self._files.pop(handle, None)
+        if node is None:
+            return
+        node.handles -= 1
+        if not node.handles and node.content is not None:
+            node.content.close()
+            node.content = None
+            self._inodes.drop_if_unused(node)
+
+    def xattrs(self, inode: int) -> Mapping[str, bytes]:
+        """The extended attributes of an inode by full name."""
+        return describe(self._node(inode), self._disk)
+
+    def getxattr(self, inode: int, name: str) -> bytes:
+        value = self.xattrs(inode).get(name)
+        if value is None:
+            raise NoAttribute(name)
+        return value
+
+    def is_folder(self, inode: int) -> bool:
+        return not isinstance(self._node(inode), FileNode)
+
+    def statistics(self) -> dict[str, int]:
+        return {"inodes": len(self._inodes), "open_files": len(self._files), "open_folders": len(self._listings)}
+
+    def _node(self, inode: int) -> Node:
+        node = self._inodes.get(inode)
+        if node is None:
+            raise StaleInode(str(inode))
+        return node
+
+    async def _child(self, parent: Node, name: str) -> Node:
+        match parent:
+            case NamesNode(prefix=prefix):
+                ref = await self._namespace.find(prefix + name)
+                return (
+                    self._inodes.names(f"{prefix}{name}/")
+                    if ref is None
+                    else self._top(await self._namespace.tree(ref))
+                )
+            case FolderNode(tree=tree, folder=folder) if name in folder.children:
+                return self._entry_node(tree, folder.children[name])
+            case FolderNode():
+                raise NotFound(name)
+        raise NotAFolder(str(parent.inode))
+
+    def _top(self, tree: Tree) -> Node:
+        return self._inodes.folder(tree, "") if tree.single is None else self._inodes.file(tree, tree.single)
+
+    def _entry_node(self, tree: Tree, child: FileEntry | str) -> Node:
+        return self._inodes.folder(tree, child) if isinstance(child, str) else self._inodes.file(tree, child)
+
+    async def _name_entries(self, node: NamesNode) -> list[tuple[str, Node]]:
+        """Models and folders of models; a model whose manifest nobody has is left out, as its kind is not known."""
+        children = await self._namespace.children(node.prefix)
+        found: dict[str, Node] = {}
+        limit = trio.CapacityLimiter(self._options.manifests_at_once)
+
+        async def look(name: str) -> None:
+            ref = children[name]
+            if ref is None:
+                found[name] = self._inodes.names(f"{node.prefix}{name}/")
+                return
+            async with limit:
+                try:
+                    found[name] = self._top(await self._namespace.tree(ref))
+                except (NoCopy, InvalidFormat):
+                    return
+
+        async with trio.open_nursery() as nursery:
+            for name in children:
+                nursery.start_soon(look, name)
+        return sorted(found.items())
+
+    def _new_handle(self) -> int:
+        if len(self._files) + len(self._listings) >= self._options.handles_max:
+            raise TooManyHandles(f"{self._options.handles_max} handles are open")
+        return next(self._numbers)

@@ -1,0 +1,152 @@
+"""The object graph of a mount, built in one place, and its order of starting and stopping."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from shardfs.cache import DiskCache
+from shardfs.cache.memory import SlotPool
+from shardfs.catalog import Catalog
+from shardfs.core.chunk import BLOCK_SIZE, header_size
+from shardfs.core.cluster import Cluster
+from shardfs.core.placement import Placement
+from shardfs.core.readahead import ReadAheadOptions
+from shardfs.core.units import format_size
+from shardfs.errors import ShardfsError, UsageError
+from shardfs.fetch import Engine, EngineOptions
+from shardfs.mount.session import MountOptions, Ready, serve
+from shardfs.obs.reading import ReadMetrics
+from shardfs.store.fleet import Fleet
+from shardfs.vfs import FileSystem
+from shardfs.vfs.filesystem import FileSystemOptions
+from shardfs.vfs.namespace import Namespace
+from shardfs.wiring.client import open_fleet
+
+logger = logging.getLogger(__name__)
+
+SPACE_REFRESH_SECONDS = 30.0
+SPACE_TIMEOUT_SECONDS = 2.0
+_JOB_SHARE = 0.9
+_READAHEAD_SHARE = 8
+_READAHEAD_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """What a reading program may use. `cache` None: memory only."""
+
+    memory_bytes: int = 512 * 1024 * 1024
+    cache: Path | None = None
+    cache_bytes: int = 0
+    read_timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Everything that reads, running."""
+
+    fleet: Fleet
+    catalog: Catalog
+    engine: Engine
+    disk: DiskCache | None
+    metrics: ReadMetrics
+
+
+@asynccontextmanager
+async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Reader]:
+    """A running read engine over the cluster, with its caches. CacheError, UsageError."""
+    chunk = cluster.chunk_size
+    try:
+        pool = SlotPool(options.memory_bytes, plain_bytes=chunk, header_bytes=header_size(chunk, BLOCK_SIZE))
+    except ValueError as error:
+        raise UsageError(f"--memory: {error}") from None
+    metrics = ReadMetrics()
+    with ExitStack() as stack:
+        disk = None
+        if options.cache is not None:
+            disk = DiskCache.open(options.cache, limit_bytes=options.cache_bytes)
+            stack.callback(disk.close)
+        async with open_fleet(cluster) as fleet, trio.open_nursery() as nursery:
+            catalog = Catalog(fleet, cluster, manifests=disk.manifests if disk is not None else None)
+            engine = Engine(
+                fleet,
+                Placement(cluster),
+                pool,
+                metrics=metrics,
+                options=EngineOptions(job_timeout_seconds=options.read_timeout_seconds * _JOB_SHARE),
+            )
+            await nursery.start(fleet.run_probes)
+            await nursery.start(engine.run)
+            yield Reader(fleet, catalog, engine, disk, metrics)
+            nursery.cancel_scope.cancel()
+
+
+async def mount(
+    cluster: Cluster,
+    mountpoint: Path,
+    options: MountOptions,
+    reading: ReaderOptions,
+    *,
+    ready: Callable[[Ready], None],
+) -> None:
+    """Mount the cluster's models and serve them until unmounted or told to stop.
+
+    NotEnoughNodes when no node answers at the start; afterwards the mount goes on without any.
+    """
+    async with reader(cluster, reading) as parts:
+        view = await parts.catalog.refs()
+        logger.info("%d models, nodes answering: %s", len(view.models), ", ".join(view.answered))
+        readahead = min(_READAHEAD_BYTES_MAX, reading.memory_bytes // _READAHEAD_SHARE)
+        filesystem = FileSystem(
+            Namespace(parts.catalog),
+            parts.engine,
+            disk=parts.disk,
+            started=int(time.time()),
+            options=FileSystemOptions(readahead=ReadAheadOptions(window_bytes_max=readahead)),
+        )
+        space = Space(parts.fleet, cluster.replicas)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(space.watch)
+            await serve(filesystem, mountpoint, options, space=space.now, ready=ready)
+            nursery.cancel_scope.cancel()
+        _log_totals(parts)
+
+
+class Space:
+    """Capacity and free bytes for models over all nodes, asked now and then, never waited for."""
+
+    def __init__(self, fleet: Fleet, replicas: int) -> None:
+        self._fleet = fleet
+        self._replicas = replicas
+        self._capacity: dict[str, int] = {}
+        self._free: dict[str, int] = {}
+
+    def now(self) -> tuple[int, int]:
+        return sum(self._capacity.values()) // self._replicas, sum(self._free.values()) // self._replicas
+
+    async def watch(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            async with trio.open_nursery() as nursery:
+                for store in self._fleet.stores:
+                    nursery.start_soon(self._ask, store.node)
+            await trio.sleep(SPACE_REFRESH_SECONDS)
+
+    async def _ask(self, node: str) -> None:
+        with trio.move_on_after(SPACE_TIMEOUT_SECONDS):
+            try:
+                stat = await self._fleet[node].stat()
+            except ShardfsError:
+                return
+            self._capacity[node], self._free[node] = stat.capacity_bytes or 0, stat.free_bytes or 0
+
+
+def _log_totals(parts: Reader) -> None:
+    fetched = parts.metrics.total(parts.metrics.fetched_bytes)
+    disk = parts.metrics.total(parts.metrics.disk_bytes)
+    logger.info("read %s from nodes and %s from the disk cache", format_size(fetched), format_size(disk))
