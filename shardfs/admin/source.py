@@ -143,7 +143,7 @@ class _Walk:
     def _folder(self, path: str, above: tuple[tuple[int, int], ...]) -> Iterator[SourceFile]:
         """`above` identifies the folder and those it is in: one of them below it again is a circle."""
         entries = self._entries(path, above)
-        if not entries and path:
+        if not entries and path and f"{path}/huggingface" not in self.skipped:
             self.folders.append(path)
         for _, child, entry in sorted(entries, key=lambda entry: entry[0]):
             if isinstance(entry, SourceFile):

@@ -36,8 +36,8 @@ class Reach:
 class Generation:
     """One generation. `nodes`: how many of those that answered hold its ref.
 
-    `created` (seconds since 1970), `files` and `size` (bytes) are None where they were not asked for or no node delivers
-    the manifest.
+    `created` (seconds since 1970), `files` and `size` (bytes) are None where they were not asked for or no node
+    delivers the manifest.
     """
 
     name: str

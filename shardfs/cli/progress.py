@@ -59,7 +59,7 @@ def clock(seconds: float) -> str:
 
 
 async def show_progress(tally: Tally) -> None:
-    """Show `tally` until cancelled; the last state stays."""
+    """Show `tally` until cancelled."""
     if sys.stderr.isatty():
         await _bar(tally)
     else:
@@ -75,7 +75,8 @@ async def _lines(tally: Tally) -> None:
                 click.echo(describe(tally, now), err=True)
             await trio.sleep(LINE_SECONDS)
     finally:
-        click.echo(describe(tally, None), err=True)
+        if tally.committing:  # a failure before that speaks for itself
+            click.echo(describe(tally, None), err=True)
 
 
 def _update(bar: "Progress", task: "TaskID", tally: Tally, text: str) -> None:
@@ -98,7 +99,7 @@ async def _bar(tally: Tally) -> None:
     )
     speed = Speed()
     with bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=tally.total)
         try:
             while True:
                 now = speed.sample(trio.current_time(), tally.sent + tally.present)

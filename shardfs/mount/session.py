@@ -1,10 +1,13 @@
-"""The life of one mount: made, tuned, ready, served, drained, taken down. Nothing is left behind on any way out but SIGKILL."""
+"""The life of one mount: made, tuned, ready, served, drained, taken down.
+
+Nothing is left behind on any way out but SIGKILL.
+"""
 
 import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyfuse3
@@ -27,7 +30,7 @@ class MountOptions:
     read_timeout_seconds: float = 10.0
     drain_seconds: float = 5.0
     requests_max: int = 128
-    kernel: KernelOptions = KernelOptions()
+    kernel: KernelOptions = field(default_factory=KernelOptions)
 
 
 @dataclass(frozen=True, slots=True)

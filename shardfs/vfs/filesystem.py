@@ -6,7 +6,7 @@ caller's; every operation can be cancelled at any await and leaves the tables as
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -31,7 +31,7 @@ class FileSystemOptions:
     name_seconds: float = 1.0
     handles_max: int = 65536
     manifests_at_once: int = 16
-    readahead: ReadAheadOptions = ReadAheadOptions()
+    readahead: ReadAheadOptions = field(default_factory=ReadAheadOptions)
 
 
 class FileSystem:

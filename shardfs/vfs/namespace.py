@@ -30,7 +30,7 @@ class NamespaceOptions:
 
 
 class Namespace:
-    """Given: the catalogue. Changing: the names last seen, and trees kept by digest (few, least recently used first)."""
+    """Given: the catalogue. Changing: the names last seen, and a few trees, least recently used first."""
 
     def __init__(self, catalog: Catalog, options: NamespaceOptions = NamespaceOptions()) -> None:
         self._catalog = catalog
