@@ -1,0 +1,196 @@
+"""Manifests: whichever node delivers a verified one, as soon as one does."""
+
+import os
+
+import pytest
+import trio
+
+from shardfs.core.digest import digest_of
+from shardfs.core.keys import manifest_key
+from shardfs.core.manifest import make_manifest
+from shardfs.errors import NoCopy
+from shardfs.testing.memory_store import Fault
+
+
+def reads(world):
+    return "".join(store.node for store in world.stores for op, _ in store.calls if op == "read")
+
+
+def first_asked(world, digest):
+    """The store that is asked first, and the others in the order in which they follow."""
+    begin = digest[0] % len(world.stores)
+    return (world.stores[begin:] + world.stores[:begin])[0], (world.stores[begin:] + world.stores[:begin])[1:]
+
+
+async def test_one_node_is_asked_and_memory_answers_from_then_on(world, content, autojump_clock):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    catalog = world.client()
+    assert await catalog.manifest(digest) == manifest
+    assert await catalog.manifest(digest) is await catalog.manifest(digest)
+    assert len(reads(world)) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"<html>", "flip", "long", "other"])
+async def test_wrong_bytes_cost_no_time_and_are_counted(world, content, autojump_clock, damage):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    store, _ = first_asked(world, digest)
+    right = store.objects[manifest_key(digest)]
+    wrong = {
+        "flip": right[:40] + bytes([right[40] ^ 1]) + right[41:],
+        "long": right + b"\0",
+        "other": content("y").encode(),
+    }
+    store.objects[manifest_key(digest)] = wrong.get(damage, damage)
+    fleet = world.fleet()
+    assert await world.client(fleet).manifest(digest) == manifest
+    assert trio.current_time() == 0
+    assert fleet[store.node].health.corruptions == 1
+
+
+async def test_a_failing_node_is_followed_by_the_next_at_once(world, content, autojump_clock):
+    digest = world.plant_manifest(content("x"))
+    store, _ = first_asked(world, digest)
+    store.faults.append(Fault(error="reset"))
+    await world.client().manifest(digest)
+    assert trio.current_time() == 0
+
+
+async def test_a_late_node_is_overtaken_after_the_hedge_delay(world, content, autojump_clock):
+    digest = world.plant_manifest(content("x"))
+    store, others = first_asked(world, digest)
+    store.faults.append(Fault(hang=True))
+    await world.client().manifest(digest)
+    assert trio.current_time() == pytest.approx(0.25)
+    assert reads(world).count(others[1].node) == 0
+
+
+async def test_a_suspect_is_asked_last(world, content, autojump_clock):
+    digest = world.plant_manifest(content("x"))
+    store, _ = first_asked(world, digest)
+    fleet = world.fleet()
+    fleet[store.node].late("was late")
+    await world.client(fleet).manifest(digest)
+    assert store.node not in reads(world)
+
+
+async def test_any_node_may_be_the_one_that_has_it(make_world, content, autojump_clock):
+    world = make_world(nodes=7)
+    manifest = content("x")
+    digest = digest_of(manifest.encode())
+    _, others = first_asked(world, digest)
+    world.plant_manifest(manifest, [world.stores.index(others[-1])])
+    assert await world.client().manifest(digest) == manifest
+
+
+async def test_without_a_copy_each_node_has_its_reason(world, content, autojump_clock):
+    digest = world.plant_manifest(content("x"), [1])
+    world.stores[1].objects[manifest_key(digest)] = b"garbage"
+    world.stores[2].faults.append(Fault(hang=True))
+    with pytest.raises(NoCopy) as caught:
+        await world.client().manifest(digest)
+    for reason in ("a: not there", "b: wrong bytes", "c: no answer in time"):
+        assert reason in str(caught.value)
+    assert trio.current_time() <= 30.5
+
+
+async def test_not_more_than_three_are_asked_at_the_same_time(make_world, content, autojump_clock):
+    world = make_world(nodes=8)
+    digest = world.plant_manifest(content("x"), range(8))
+    for store in world.stores:
+        store.faults.append(Fault(hang=True))
+    with trio.move_on_after(20):
+        await world.client().manifest(digest)
+    assert len(reads(world)) == 3
+
+
+async def test_those_who_want_the_same_one_share_one_read_even_when_the_first_is_cancelled(
+    world, content, autojump_clock
+):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    for store in world.stores:
+        store.faults.append(Fault(delay=0.1))
+    catalog = world.client()
+    found = []
+
+    async def want():
+        found.append(await catalog.manifest(digest))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(want)
+    assert found == [manifest] * 5
+    assert len(reads(world)) == 1
+
+    catalog, found = world.client(), []
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(0.05):
+            nursery.start_soon(want)
+            await catalog.manifest(digest)
+    assert found == [manifest]
+
+
+async def test_memory_has_a_limit_and_the_longest_unused_goes_first(world, content, autojump_clock):
+    manifests = [content(str(i)) for i in range(3)]
+    digests = [world.plant_manifest(manifest) for manifest in manifests]
+    cost = len(manifests[0].encode()) + 250
+    catalog = world.client(memory_bytes=2 * cost)
+    for digest in (digests[0], digests[1], digests[0], digests[2]):
+        await catalog.manifest(digest)
+    before = len(reads(world))
+    await catalog.manifest(digests[0])
+    await catalog.manifest(digests[2])
+    assert len(reads(world)) == before
+    await catalog.manifest(digests[1])
+    assert len(reads(world)) == before + 1
+
+
+async def test_the_folder_answers_without_any_node(world, content, tmp_path):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    await world.client(manifests=tmp_path / "m").manifest(digest)
+    assert os.listdir(tmp_path / "m") == [str(digest)]
+    for store in world.stores:
+        store.faults.append(Fault(error="refused"))
+    assert await world.client(manifests=tmp_path / "m").manifest(digest) == manifest
+
+
+@pytest.mark.parametrize("damage", [b"", b"bla", None])
+async def test_what_the_folder_holds_is_verified_and_replaced(world, content, tmp_path, damage, caplog):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    path = tmp_path / str(digest)
+    path.write_bytes(content("y").encode() if damage is None else damage)
+    assert await world.client(manifests=tmp_path).manifest(digest) == manifest
+    assert "local copy removed" in caplog.text
+    assert path.read_bytes() == manifest.encode()
+    assert len(os.listdir(tmp_path)) == 1
+
+
+async def test_the_folder_has_a_limit(world, content, tmp_path):
+    manifests = [content(str(i)) for i in range(4)]
+    size = len(manifests[0].encode())
+    catalog = world.client(manifests=tmp_path, folder_bytes=2 * size)
+    digests = [world.plant_manifest(manifest) for manifest in manifests]
+    for age, digest in enumerate(digests):
+        await catalog.manifest(digest)
+        os.utime(tmp_path / str(digest), (age, age))
+    assert sorted(os.listdir(tmp_path)) == sorted(map(str, digests[2:]))
+
+
+async def test_a_folder_that_cannot_be_written_is_warned_about_once(world, content, tmp_path, caplog):
+    (tmp_path / "file").write_bytes(b"")
+    catalog = world.client(manifests=tmp_path / "file")
+    for text in "xy":
+        await catalog.manifest(world.plant_manifest(content(text)))
+    assert caplog.text.count("are not kept in") == 1
+
+
+async def test_a_large_manifest_decodes_without_stopping_the_others(world, autojump_clock):
+    files = [(f"{i:06}", 0, False) for i in range(40_000)]
+    manifest = make_manifest(files, b"", created=1)
+    digest = world.plant_manifest(manifest)
+    assert len(manifest.encode()) > 256 * 1024
+    assert await world.client().manifest(digest) == manifest
