@@ -1,0 +1,246 @@
+"""One file content as the rest of the program meets it in the disk cache: what is missing, read, write.
+
+Nothing here raises because of the disk: a block is there and verified, or it is a miss; a write is stored or it is
+not. All methods are synchronous, thread-safe and, but for `missing`, may block on the disk.
+"""
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shardfs.cache.block_map import Words, block_words
+from shardfs.cache.health import DiskHealth
+from shardfs.cache.ledger import Ledger
+from shardfs.cache.stored import StoredFile
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+@dataclass(slots=True)
+class Counters:
+    """Sums since the cache was opened."""
+
+    hit_bytes: int = 0
+    miss_bytes: int = 0
+    written_bytes: int = 0
+    rejected_bytes: int = 0
+    corrupt_blocks: int = 0
+    read_errors: int = 0
+    write_errors: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, name: str, amount: int) -> None:
+        with self._lock:
+            setattr(self, name, getattr(self, name) + amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all files of one cache have in common. `troubled` logs and counts an error of the disk."""
+
+    ledger: Ledger
+    health: DiskHealth
+    counters: Counters
+    clock: Callable[[], float]
+    probe: Callable[[], bool]
+    troubled: Callable[[OSError, str], None]
+
+
+class CacheFile:
+    """Blocks of one content. Made by `DiskCache.file`, given back by `close`.
+
+    Block numbers count from 0 in the file; every block has `content.block_size` bytes, the last may be shorter.
+    """
+
+    def __init__(self, number: int, stored: StoredFile, shared: Shared, release: Callable[["CacheFile"], None]) -> None:
+        self.content = stored.content
+        self.number = number
+        self.stored = stored
+        self._shared = shared
+        self._release = release
+
+    def missing(self, first: int, end: int) -> int:
+        """The first absent block of [first, end), or `end`. No IO."""
+        return first if self._shared.health.bypassed else self.stored.missing(first, end)
+
+    def present_bytes(self) -> int:
+        """Plain bytes that are there."""
+        return 0 if self._shared.health.bypassed else self.stored.present_bytes()
+
+    def read(self, first: int, into: memoryview) -> bool:
+        """Fill `into` with whole blocks from `first` on, verified. False = a miss, `into` is then undefined."""
+        if not len(into):
+            return True
+        end = self._end(first, len(into))
+        good = not self._shared.health.bypassed and self._read(first, end, into)
+        self._shared.counters.add("hit_bytes" if good else "miss_bytes", len(into))
+        return good
+
+    def write(self, first: int, data: memoryview) -> bool:
+        """Store verified plain bytes of whole blocks from `first` on.
+
+        False = not, or only in part, stored: no room that may be taken, an error of the disk, or it is bypassed.
+        """
+        if not len(data):
+            return True
+        end = self._end(first, len(data))
+        done = self._usable()
+        if done:
+            for granule, start, stop in self._granules(first, end):
+                at = (start - first) * self.content.block_size
+                part = data[at : at + self.content.length(start, stop)]
+                if self.stored.missing(start, stop) < stop and not self._write(granule, start, stop, part):
+                    done = False
+                    break
+        self._shared.counters.add("written_bytes" if done else "rejected_bytes", len(data))
+        return done
+
+    def touch(self) -> None:
+        """The whole file counts as just used."""
+        self._shared.ledger.use_file(self.number, -(-self.content.blocks // self.stored.granule_blocks))
+        self._used()
+
+    def evict(self) -> int:
+        """Drop what nobody is using right now; return the bytes of disk that came free.
+
+        The map goes with the last `close`.
+        """
+        ledger = self._shared.ledger
+        granules = range(-(-self.content.blocks // self.stored.granule_blocks))
+        return sum(ledger.evict_granule((self.number, granule)) for granule in granules)
+
+    def close(self) -> None:
+        """Give the file back, once for each time it was handed out."""
+        self._release(self)
+
+    # ---------------------------------------------------------------------------------------------------- inner
+
+    def _end(self, first: int, length: int) -> int:
+        """The end block of a request; ValueError when it is not made of whole blocks of the file."""
+        block_size = self.content.block_size
+        end = first + -(-length // block_size)
+        if first < 0 or end > self.content.blocks or self.content.length(first, end) != length:
+            raise ValueError(f"cache file {self.content.digest}: {length} bytes at block {first}")
+        return end
+
+    def _granules(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The parts of [first, end) that lie in one granule each: granule, first block, end block."""
+        size = self.stored.granule_blocks
+        for granule in range(first // size, -(-end // size)):
+            yield granule, max(first, granule * size), min(end, (granule + 1) * size)
+
+    def _used(self) -> None:
+        self.stored.used_ns = time.time_ns()
+        try:
+            self.stored.save_use()
+        except OSError as error:
+            self._shared.troubled(error, "write_errors")
+
+    def _read(self, first: int, end: int, into: memoryview) -> bool:
+        ledger, size = self._shared.ledger, self.stored.granule_blocks
+        granules = first // size, -(-end // size)
+        if not ledger.begin_read(self.number, *granules):
+            return False
+        bad: list[int] = []
+        expected: Words | None = None
+        try:
+            expected = self.stored.expected(first, end)
+            if expected is not None:
+                bad = self._read_verified(first, expected, into)
+        finally:
+            ledger.end_read(self.number, *granules, used=expected is not None and not bad)
+        if expected is None:
+            return False
+        for block in bad:
+            self._forget(block, expected[block - first])
+        if not bad:
+            self._used()
+        return not bad
+
+    def _read_verified(self, first: int, expected: Words, into: memoryview) -> list[int]:
+        """Read; return the blocks that are not what their words say, which after an error are all."""
+        blocks = list(range(first, first + len(expected)))
+        try:
+            if self.stored.read(first, into):
+                found = block_words(into, self.content.block_size)
+                blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
+            self._shared.counters.add("corrupt_blocks", len(blocks))
+            self._shared.health.succeeded()
+        except OSError as error:
+            self._shared.troubled(error, "read_errors")
+        return blocks
+
+    def _forget(self, block: int, word: np.uint64) -> None:
+        """Make a block absent that failed verification, unless somebody has replaced it since."""
+        granule = (self.number, block // self.stored.granule_blocks)
+        if not self._shared.ledger.begin_write(granule):
+            return
+        try:
+            words = self.stored.words
+            if words is not None and words[block] == word:
+                self.stored.clear(block, block + 1)
+                self._shared.ledger.release(granule, self.stored.free(block, block + 1))
+        except OSError as error:
+            self._shared.troubled(error, "write_errors")
+        finally:
+            self._shared.ledger.end_write(granule)
+
+    def _usable(self) -> bool:
+        """Whether to try the disk. While it is bypassed, one caller a minute asks it."""
+        health = self._shared.health
+        if not health.bypassed:
+            return True
+        if not health.probe_due(self._shared.clock()):
+            return False
+        return self._shared.probe()
+
+    def _write(self, granule_number: int, first: int, end: int, data: memoryview) -> bool:
+        granule = (self.number, granule_number)
+        ledger, stored = self._shared.ledger, self.stored
+        if not ledger.begin_write(granule):
+            return False
+        try:
+            if stored.words is None:
+                return False
+            for start, stop in stored.absent_runs(first, end):
+                if not ledger.reserve(granule, stored.unallocated(start, stop), self.content.map_charge):
+                    return False
+                stored.allocate(start, stop)
+                at = (start - first) * self.content.block_size
+                if not self._write_run(granule, start, stop, data[at : at + self.content.length(start, stop)]):
+                    return False
+            return True
+        finally:
+            ledger.end_write(granule)
+
+    def _write_run(self, granule: tuple[int, int], start: int, stop: int, data: memoryview) -> bool:
+        try:
+            self.stored.write(start, data)
+        except OSError as error:
+            self._shared.troubled(error, "write_errors")
+            full = is_full(error)
+        else:
+            self._shared.health.succeeded()
+            return True
+        with suppress(OSError):  # what cannot be freed stays charged, which is the safe side
+            self.stored.clear(start, stop)
+            self._shared.ledger.release(granule, self.stored.free(start, stop))
+        if full:
+            self._shared.ledger.evict_oldest()  # so that the next write finds room
+        return False
+
+
+def is_full(error: OSError) -> bool:
+    """The disk is well and has no room."""
+    return error.errno in _FULL
+
+
+def is_own_trouble(error: OSError) -> bool:
+    """The process ran out of something; that says nothing about the disk."""
+    return error.errno in _OWN_TROUBLE

@@ -1,0 +1,296 @@
+"""One file of the cache on disk: a sparse data file and its map. Mechanics only, no policy.
+
+Who may touch which blocks, and whether there is room, was settled before (`ledger`): a granule has one writer
+or one evictor at a time. Methods that touch the disk raise OSError.
+
+Data is written around the page cache where the filesystem allows it and through it with write-back started at
+once where not; it is read through the page cache, whose read-ahead keeps the disk busy between two reads, and dropped
+from there at once: the kernel keeps the pages of the mounted file, a second copy would only take memory.
+"""
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from shardfs.cache import holes
+from shardfs.cache.block_map import (
+    HEADER_BYTES,
+    WORD_BYTES,
+    Content,
+    Flags,
+    Words,
+    block_words,
+    encode_header,
+    load_words,
+    runs,
+)
+from shardfs.cache.descriptors import DescriptorPool
+from shardfs.cache.folder import CacheFolder, Medium
+
+_MTIME_SECONDS = 60
+
+
+class StoredFile:
+    """Presence, bytes and disk space of one file content.
+
+    `words` is None while nobody has the file open, and for a content that cannot be cached: then nothing is present
+    and nothing may be written. `allocated` says for which blocks disk space may be in use, present or not.
+    """
+
+    def __init__(
+        self, content: Content, folder: CacheFolder, *, granule_blocks: int, pool: DescriptorPool, medium: Medium
+    ) -> None:
+        self.content = content
+        self.granule_blocks = granule_blocks if medium.punches else max(1, content.blocks)
+        self.data_path = folder.file(content.digest, "data")
+        self.map_path = folder.file(content.digest, "map")
+        self._pool = pool
+        self._medium = medium
+        self._direct = medium.direct
+        # Guards loading, unloading, creating and freeing, each of which must see the map as a whole. Words of one
+        # granule are otherwise changed only by its one writer; single words may be read by anybody at any time.
+        self._lock = threading.Lock()
+        self._on_disk = False
+        self.words: Words | None = None
+        self.allocated: Flags | None = None
+        self.used_ns = 0
+        self._mtime_ns = 0
+
+    # ------------------------------------------------------------------------------------------ open and closed
+
+    @property
+    def punches(self) -> bool:
+        """Whether single blocks can be given back."""
+        return self._medium.punches
+
+    def adopt(self, used_ns: int) -> None:
+        """Both files were found on disk, last used then."""
+        self._on_disk = True
+        self.used_ns = self._mtime_ns = used_ns
+
+    def load(self) -> None:
+        """Bring the map into memory. OSError, InvalidFormat, MemoryError; then `words` stays None."""
+        with self._lock:
+            if self.words is not None or not self.content.cacheable:
+                return
+            if self._on_disk:
+                with self._pool.use(self.map_path) as fd:
+                    words = load_words(fd, self.content)
+            else:
+                words = np.zeros(self.content.blocks, dtype=np.uint64)
+            self.allocated = words != 0
+            self.words = words
+
+    def unload(self) -> None:
+        """Give the memory of the map back, unless it knows of space that the disk's map does not mention."""
+        with self._lock:
+            if self.words is None or self.allocated is None:
+                return
+            if np.array_equal(self.words != 0, self.allocated):
+                self.words = self.allocated = None
+
+    def remove(self) -> None:
+        """Delete both files."""
+        for path in (self.map_path, self.data_path):
+            self._pool.forget(path)
+            path.unlink(missing_ok=True)
+        self._on_disk = False
+
+    # ------------------------------------------------------------------------------------------------- presence
+
+    def missing(self, first: int, end: int) -> int:
+        """The first absent block of [first, end), else `end`."""
+        words = self.words
+        if words is None:
+            return first
+        # In pieces: whoever asks about a whole large file usually finds the gap early.
+        for at in range(first, end, 4096):
+            absent = words[at : min(at + 4096, end)] == 0
+            gap = int(absent.argmax())
+            if absent[gap]:
+                return at + gap
+        return end
+
+    def expected(self, first: int, end: int) -> Words | None:
+        """A copy of the words of [first, end); None when one is absent."""
+        words = self.words
+        part = None if words is None else words[first:end].copy()
+        return part if part is not None and part.all() else None
+
+    def absent_runs(self, first: int, end: int) -> list[tuple[int, int]]:
+        words = self.words
+        return [] if words is None else [(first + a, first + b) for a, b in runs(words[first:end] == 0)]
+
+    def present_bytes(self) -> int:
+        words = self.words
+        if words is None:
+            return 0
+        short = self.content.blocks * self.content.block_size - self.content.size
+        return int(np.count_nonzero(words)) * self.content.block_size - (short if words[-1] else 0)
+
+    # ---------------------------------------------------------------------------------------------------- bytes
+
+    def read(self, first: int, into: memoryview) -> bool:
+        """Read plain bytes from block `first` on; False when the data file is too short."""
+        offset = first * self.content.block_size
+        try:
+            with self._pool.use(self.data_path) as fd:
+                whole = holes.read_full(fd, offset, into)
+                holes.drop_pages(fd, offset, len(into))
+        except FileNotFoundError:
+            self._vanished()
+            return False
+        return whole
+
+    def write(self, first: int, data: memoryview) -> None:
+        """Store whole blocks, data before words."""
+        block_size = self.content.block_size
+        words = block_words(data, block_size)
+        self._create()
+        whole = len(data) // block_size * block_size
+        try:
+            self._write_data(first * block_size, data[:whole])
+            self._write_through_pages(first * block_size + whole, data[whole:])
+            with self._pool.use(self.map_path) as fd:
+                holes.write_full(fd, self._word_offset(first), _raw(words))
+        except FileNotFoundError:
+            self._vanished()
+            raise
+        if self.words is not None:
+            self.words[first : first + len(words)] = words
+        self.used_ns = self._mtime_ns = time.time_ns()
+
+    # ---------------------------------------------------------------------------------------------------- space
+
+    def unallocated(self, first: int, end: int) -> int:
+        """Bytes of disk to reserve before [first, end) is written."""
+        if self.allocated is None:
+            return 0
+        return sum(self.content.charge(first + a, first + b) for a, b in runs(~self.allocated[first:end]))
+
+    def allocate(self, first: int, end: int) -> None:
+        if self.allocated is not None:
+            self.allocated[first:end] = True
+
+    def clear(self, first: int, end: int) -> None:
+        """Make blocks absent, in memory and on disk. They keep their space."""
+        if self.words is not None:
+            self.words[first:end] = 0
+        if not self._on_disk:
+            return
+        try:
+            with self._pool.use(self.map_path) as fd:
+                holes.write_full(fd, self._word_offset(first), memoryview(bytes(WORD_BYTES * (end - first))))
+                # Losing blocks is no use: after a restart the file must not look recent.
+                os.utime(fd, ns=(self.used_ns, self.used_ns))
+        except FileNotFoundError:
+            self._vanished()
+
+    def free(self, first: int, end: int) -> int:
+        """Give the space of absent blocks back; return the bytes that were allocated.
+
+        Without hole punching only the whole file can be freed, which then is one granule.
+        """
+        if self._on_disk and not self.punches and end - first < self.content.blocks:
+            return 0
+        if self._on_disk:
+            try:
+                self._free_on_disk(first, end)
+            except FileNotFoundError:
+                self._vanished()
+        if self.allocated is None:
+            return 0
+        flags = self.allocated[first:end]
+        freed = sum(self.content.charge(first + a, first + b) for a, b in runs(flags))
+        flags[:] = False
+        return freed
+
+    def evict(self, granule: int) -> None:
+        """Clear the words of a granule, then free its space."""
+        first = granule * self.granule_blocks
+        end = min(first + self.granule_blocks, self.content.blocks)
+        with self._lock:
+            self.clear(first, end)
+            self.free(first, end)
+
+    def save_use(self, *, at_once: bool = False) -> None:
+        """Note the last use as the map's mtime, which orders files after a restart; now and then is enough."""
+        late = self.used_ns - self._mtime_ns
+        if self._on_disk and late > (0 if at_once else _MTIME_SECONDS * 1_000_000_000):
+            self._mtime_ns = self.used_ns
+            with self._pool.use(self.map_path) as fd:
+                os.utime(fd, ns=(self.used_ns, self.used_ns))
+
+    # ---------------------------------------------------------------------------------------------------- inner
+
+    def _vanished(self) -> None:
+        """Somebody deleted a file of ours: what is left is worth nothing, the next write begins anew."""
+        self.remove()
+        if self.words is not None:
+            self.words[:] = 0
+
+    def _free_on_disk(self, first: int, end: int) -> None:
+        size, start = self.content.size, first * self.content.block_size
+        with self._pool.use(self.data_path) as fd:
+            if self.punches:
+                holes.punch(fd, start, holes.round_up(min(end * self.content.block_size, size)) - start)
+            else:
+                os.ftruncate(fd, 0)
+                os.ftruncate(fd, size)
+
+    def _word_offset(self, block: int) -> int:
+        return HEADER_BYTES + WORD_BYTES * block
+
+    def _create(self) -> None:
+        """Make both files unless they are there. The map is made last: data without a map is an orphan."""
+        with self._lock:
+            if self._on_disk:
+                return
+            self.data_path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+            _make(self.data_path, b"", self.content.size)
+            _make(self.map_path, encode_header(self.content), self.content.map_bytes)
+            self._on_disk = True
+
+    def _write_data(self, offset: int, data: memoryview) -> None:
+        """Whole blocks, around the page cache when the buffer allows it."""
+        if self._direct and len(data) and _aligned(data):
+            try:
+                with self._pool.use(self.data_path, os.O_RDWR | os.O_DIRECT) as fd:
+                    holes.write_full(fd, offset, data)
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._direct = False  # this file or device wants larger steps than it said
+        self._write_through_pages(offset, data)
+
+    def _write_through_pages(self, offset: int, data: memoryview) -> None:
+        if not len(data):
+            return
+        with self._pool.use(self.data_path) as fd:
+            holes.write_full(fd, offset, data)
+            holes.start_write_back(fd, offset, len(data))
+            # Only what is clean by now goes: the rest goes with a later read or under pressure.
+            holes.drop_pages(fd, offset, len(data))
+
+
+def _make(path: Path, head: bytes, size: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        holes.write_full(fd, 0, memoryview(head))
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _raw(words: Words) -> memoryview:
+    """Words as they stand in the map."""
+    return words.astype("<u8", copy=False).view(np.uint8).data
+
+
+def _aligned(data: memoryview) -> bool:
+    return np.frombuffer(data, dtype=np.uint8).ctypes.data % holes.PAGE_BYTES == 0
