@@ -59,7 +59,8 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
     report = _reporter(settings.get("ready_fd"), as_json=as_json)
     try:
         from shardfs.mount.session import MountOptions, Ready
-        from shardfs.wiring.mount import ReaderOptions, mount
+        from shardfs.wiring.mount import mount
+        from shardfs.wiring.reader import ReaderOptions
     except ImportError as error:
         if error.name != "pyfuse3":
             raise

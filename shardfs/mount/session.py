@@ -72,7 +72,10 @@ async def serve(
 
 
 async def _announce(place: Path, options: MountOptions, ready: Callable[[Ready], None]) -> None:
-    await trio.to_thread.run_sync(os.statvfs, place, abandon_on_cancel=True)
+    try:
+        await trio.to_thread.run_sync(os.statvfs, place, abandon_on_cancel=True)
+    except OSError as error:
+        raise MountError(f"{place}: the mount was made but does not answer: {error.strerror}") from None
     tuned = await trio.to_thread.run_sync(tune, place, options.kernel, abandon_on_cancel=True)
     ready(Ready(place, tuned))
 
@@ -92,7 +95,7 @@ async def _stop_on_signal(drain_seconds: float, scope: trio.CancelScope) -> None
 
 def _fuse_options(options: MountOptions) -> set[str]:
     chosen = set(pyfuse3.default_options) | {"ro", "nosuid", "nodev", "fsname=shardfs", "subtype=shardfs"}
-    chosen |= {"default_permissions", "max_read=1048576"}
+    chosen.add("default_permissions")
     if options.allow_other:
         chosen.add("allow_other")
     return chosen

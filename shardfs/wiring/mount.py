@@ -2,88 +2,28 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
-from shardfs.cache import DiskCache
-from shardfs.cache.memory import SlotPool
-from shardfs.catalog import Catalog
-from shardfs.core.chunk import BLOCK_SIZE, header_size
 from shardfs.core.cluster import Cluster
-from shardfs.core.placement import Placement
 from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.units import format_size
-from shardfs.errors import ShardfsError, UsageError
-from shardfs.fetch import Engine, EngineOptions
+from shardfs.errors import ShardfsError
 from shardfs.mount.session import MountOptions, Ready, serve
-from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
 from shardfs.vfs import FileSystem
 from shardfs.vfs.filesystem import FileSystemOptions
 from shardfs.vfs.namespace import Namespace
-from shardfs.wiring.client import open_fleet
+from shardfs.wiring.reader import Reader, ReaderOptions, reader
 
 logger = logging.getLogger(__name__)
 
 SPACE_REFRESH_SECONDS = 30.0
 SPACE_TIMEOUT_SECONDS = 2.0
-_JOB_SHARE = 0.9
 _READAHEAD_SHARE = 8
 _READAHEAD_BYTES_MAX = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderOptions:
-    """What a reading program may use. `cache` None: memory only."""
-
-    memory_bytes: int = 512 * 1024 * 1024
-    cache: Path | None = None
-    cache_bytes: int = 0
-    read_timeout_seconds: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Everything that reads, running."""
-
-    fleet: Fleet
-    catalog: Catalog
-    engine: Engine
-    disk: DiskCache | None
-    metrics: ReadMetrics
-
-
-@asynccontextmanager
-async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Reader]:
-    """A running read engine over the cluster, with its caches. CacheError, UsageError."""
-    chunk = cluster.chunk_size
-    try:
-        pool = SlotPool(options.memory_bytes, plain_bytes=chunk, header_bytes=header_size(chunk, BLOCK_SIZE))
-    except ValueError as error:
-        raise UsageError(f"--memory: {error}") from None
-    metrics = ReadMetrics()
-    with ExitStack() as stack:
-        disk = None
-        if options.cache is not None:
-            disk = DiskCache.open(options.cache, limit_bytes=options.cache_bytes)
-            stack.callback(disk.close)
-        async with open_fleet(cluster) as fleet, trio.open_nursery() as nursery:
-            catalog = Catalog(fleet, cluster, manifests=disk.manifests if disk is not None else None)
-            engine = Engine(
-                fleet,
-                Placement(cluster),
-                pool,
-                metrics=metrics,
-                options=EngineOptions(job_timeout_seconds=options.read_timeout_seconds * _JOB_SHARE),
-            )
-            await nursery.start(fleet.run_probes)
-            await nursery.start(engine.run)
-            yield Reader(fleet, catalog, engine, disk, metrics)
-            nursery.cancel_scope.cancel()
 
 
 async def mount(

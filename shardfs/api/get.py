@@ -1,0 +1,73 @@
+"""Downloading from Python: what `shardfs get` does."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from shardfs.admin.download import Download, DownloadOptions
+from shardfs.admin.upload import Tally
+from shardfs.core.cluster import Cluster
+from shardfs.core.manifest import Manifest
+from shardfs.core.names import ModelName
+from shardfs.wiring.reader import ReaderOptions, reader
+
+__all__ = ["Got", "Tally", "get_async"]
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What a download did. Sizes in bytes: fetched + present + zero = size."""
+
+    name: str
+    generation: int
+    digest: str
+    dest: str
+    files: int
+    size: int
+    bytes_fetched: int
+    bytes_present: int
+    bytes_zero: int
+    seconds: float
+
+
+async def get_async(
+    name: ModelName,
+    dest: Path,
+    *,
+    cluster: Cluster,
+    overwrite: bool = False,
+    tally: Tally,
+    watch: Callable[[Tally], Awaitable[None]],
+) -> Got:
+    """Write generation `name` to `dest`; `watch(tally)` runs beside it. NotFound, NoCopy, SourceError.
+
+    A single-file model goes into `dest` when that is a folder, under the last part of its name.
+    """
+    async with reader(cluster, ReaderOptions()) as parts:
+        ref = await parts.catalog.resolve(name)
+        manifest = await parts.catalog.manifest(ref.manifest)
+        place = _place(manifest, ref.model, dest)
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, tally)
+            options = DownloadOptions(overwrite=overwrite)
+            await Download(manifest, place, parts.engine, tally=tally, options=options).run()
+            nursery.cancel_scope.cancel()
+        return Got(
+            name=ref.model,
+            generation=ref.generation,
+            digest=ref.manifest.hex(),
+            dest=str(place),
+            files=len(manifest.files),
+            size=manifest.size,
+            bytes_fetched=tally.sent,
+            bytes_present=tally.present,
+            bytes_zero=tally.zero,
+            seconds=trio.current_time() - started,
+        )
+
+
+def _place(manifest: Manifest, model: str, dest: Path) -> Path:
+    return dest / model.rpartition("/")[2] if manifest.single and dest.is_dir() else dest

@@ -1,0 +1,55 @@
+"""`shardfs get NAME DEST`: download a model to local files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from shardfs.cli.options import name_argument, open_cluster, reporting, run
+from shardfs.cli.output import emit_json, facts
+
+if TYPE_CHECKING:
+    from shardfs.api.get import Got
+    from shardfs.core.names import ModelName
+
+
+@click.command(
+    epilog="JSON keys: name, generation, digest, dest, files, size, bytes_fetched, bytes_present, bytes_zero, seconds."
+)
+@name_argument
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace files that exist with other content.")
+@reporting
+def command(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool, as_json: bool) -> None:
+    """Download the model NAME to DEST: a folder, or a file for a single-file model.
+
+    Every file is whole or absent. Files that are there already with the right bytes are kept, so a second run goes on
+    where the first was stopped.
+    """
+    from shardfs.core.units import format_size
+
+    got = run(_get, name, dest, cluster_file, overwrite=overwrite)
+    if as_json:
+        import dataclasses
+
+        emit_json({**dataclasses.asdict(got), "seconds": round(got.seconds, 3)})
+        return
+    facts(
+        [
+            ("name", f"{got.name}@{got.generation}"),
+            ("written to", got.dest),
+            ("files", str(got.files)),
+            ("size", format_size(got.size)),
+            ("fetched", format_size(got.bytes_fetched)),
+            ("already there", format_size(got.bytes_present)),
+            ("time", f"{got.seconds:.1f} s"),
+        ]
+    )
+
+
+async def _get(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool) -> "Got":
+    from shardfs.api.get import Tally, get_async
+    from shardfs.cli.progress import show_progress
+
+    cluster = open_cluster(cluster_file)
+    return await get_async(name, dest, cluster=cluster, overwrite=overwrite, tally=Tally(), watch=show_progress)

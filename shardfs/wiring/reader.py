@@ -1,0 +1,76 @@
+"""The read engine over a cluster, built in one place, and its order of starting and stopping.
+
+Used by everything that reads model bytes: the mount and `shardfs get`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from shardfs.cache import DiskCache
+from shardfs.cache.memory import SlotPool
+from shardfs.catalog import Catalog
+from shardfs.core.chunk import BLOCK_SIZE, header_size
+from shardfs.core.cluster import Cluster
+from shardfs.core.placement import Placement
+from shardfs.errors import UsageError
+from shardfs.fetch import Engine, EngineOptions
+from shardfs.obs.reading import ReadMetrics
+from shardfs.store.fleet import Fleet
+from shardfs.wiring.client import open_fleet
+
+_JOB_SHARE = 0.9
+"""Of the read timeout, for a job: the rest is for the answer with its reasons to get out before the hard deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """What a reading program may use. `cache` None: memory only."""
+
+    memory_bytes: int = 512 * 1024 * 1024
+    cache: Path | None = None
+    cache_bytes: int = 0
+    read_timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Everything that reads, running."""
+
+    fleet: Fleet
+    catalog: Catalog
+    engine: Engine
+    disk: DiskCache | None
+    metrics: ReadMetrics
+
+
+@asynccontextmanager
+async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Reader]:
+    """A running read engine over the cluster, with its caches. CacheError, UsageError."""
+    chunk = cluster.chunk_size
+    try:
+        pool = SlotPool(options.memory_bytes, plain_bytes=chunk, header_bytes=header_size(chunk, BLOCK_SIZE))
+    except ValueError as error:
+        raise UsageError(f"--memory: {error}") from None
+    metrics = ReadMetrics()
+    with ExitStack() as stack:
+        disk = None
+        if options.cache is not None:
+            disk = DiskCache.open(options.cache, limit_bytes=options.cache_bytes)
+            stack.callback(disk.close)
+        async with open_fleet(cluster) as fleet, trio.open_nursery() as nursery:
+            catalog = Catalog(fleet, cluster, manifests=disk.manifests if disk is not None else None)
+            engine = Engine(
+                fleet,
+                Placement(cluster),
+                pool,
+                metrics=metrics,
+                options=EngineOptions(job_timeout_seconds=options.read_timeout_seconds * _JOB_SHARE),
+            )
+            await nursery.start(fleet.run_probes)
+            await nursery.start(engine.run)
+            yield Reader(fleet, catalog, engine, disk, metrics)
+            nursery.cancel_scope.cancel()
