@@ -10,6 +10,7 @@ A small answer has a fixed time, storing a time that grows with all the bytes th
 a slow line is not taken for a dead node.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class _Node:
     """What this upload knows of a node. Changed between awaits only."""
 
     store: WatchedStore
+    sending: dict[trio.CancelScope, float] = field(default_factory=dict)
     bytes_coming: int = 0
     rests: int = 0
     rest_until: float = 0.0
@@ -219,14 +221,26 @@ class Copies:
             raise _Unusable(node.store.node, f"has {present} bytes instead of {job.size} as {job.key}")
         if node.full_reason:
             raise NoSpace(node.store.node, node.full_reason)
+        started = trio.current_time()
+        scope = trio.CancelScope()
+        node.sending[scope] = started
         node.bytes_coming += job.size
+        self._give_time(node)
         try:
-            seconds = self._options.put + node.bytes_coming / self._options.rate_min_bytes
-            with trio.move_on_after(seconds):
+            with scope:
                 return await node.store.put(job.key, job.parts)
+            seconds = trio.current_time() - started
             raise _Late(node.store.node, f"did not store a chunk within {seconds:.0f} s")
         finally:
             node.bytes_coming -= job.size
+            del node.sending[scope]
+
+    def _give_time(self, node: _Node) -> None:
+        """All that is being sent to `node` shares its line; a deadline only moves as far as the buffers allow."""
+        seconds = self._options.put + node.bytes_coming / self._options.rate_min_bytes
+        for scope, started in node.sending.items():
+            latest = started + seconds
+            scope.deadline = latest if math.isinf(scope.deadline) else max(scope.deadline, latest)
 
     async def _answer(self, node: _Node, question: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(self._options.question):
@@ -238,8 +252,8 @@ class Copies:
         now = trio.current_time()
         if now < node.rest_until and not urgent:
             raise Unavailable(node.store.node, node.rest_reason)
-        tries = self._options.tries
-        if node.rests:  # its rest is over, or nobody else is left: one try, and the others go on without it
+        tries, rests = self._options.tries, node.rests
+        if rests:  # its rest is over, or nobody else is left: one try, and the others go on without it
             tries = 1
             node.rest_until = max(node.rest_until, now + self._options.rest_first)
         for streak in range(1, tries + 1):
@@ -255,7 +269,7 @@ class Copies:
                 if late:
                     node.store.late(error.reason)
                 if late or streak == tries:
-                    self._rest(node, error.reason)
+                    self._rest(node, error.reason, rests + 1)
                     raise
             else:
                 node.rests, node.rest_until = 0, 0.0
@@ -265,12 +279,10 @@ class Copies:
                 raise Unavailable(node.store.node, node.rest_reason)
         raise AssertionError("the last try returns or raises")
 
-    def _rest(self, node: _Node, reason: str) -> None:
-        now = trio.current_time()
-        if now >= node.rest_until or node.rests == 0:  # once, though several calls may find it dead together
-            node.rests += 1
+    def _rest(self, node: _Node, reason: str, rests: int) -> None:
+        node.rests = max(node.rests, rests)  # several calls that find it dead together count once
         seconds = min(self._options.rest_max, self._options.rest_first * 2.0 ** min(node.rests - 1, 16))
-        node.rest_until = now + seconds
+        node.rest_until = trio.current_time() + seconds
         node.rest_reason = reason
 
     def _pause(self, streak: int) -> float:
@@ -279,7 +291,7 @@ class Copies:
 
 def _why(failed: dict[str, str]) -> str:
     """` (b: refused; c: no space)`, the first eight."""
-    listed = [f"{name}: {reason}" for name, reason in list(failed.items())[:8]]
+    listed = [f"{name}: {reason}" for name, reason in sorted(failed.items())[:8]]
     if len(failed) > 8:
         listed.append(f"and {len(failed) - 8} more")
     return f" ({'; '.join(listed)})" if listed else ""

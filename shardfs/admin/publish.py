@@ -15,11 +15,14 @@ from shardfs.admin.upload import Tally, UploadOptions, upload
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE
 from shardfs.core.cluster import Cluster
+from shardfs.core.digest import DIGEST_BYTES
 from shardfs.core.manifest import MANIFEST_BYTES_MAX, Manifest, make_manifest
 from shardfs.core.names import check_model
 from shardfs.core.refs import folder_conflict
 from shardfs.core.units import format_size
 from shardfs.errors import Conflict, UsageError
+
+_SIZE_BYTES_MAX = 8  # what the size of a file takes in a manifest beyond that of an empty one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,16 @@ async def publish(
     tally.total = source.size
     cutter = Cutter(source, chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE)
     try:
-        # An empty manifest of the same shape: every rule and limit is checked before anything is sent.
-        _check_fits(_manifest(source, bytes(len(cutter.digests)), cluster, created), source)
+        _check_fits(source, cutter.chunks, cluster, created)
         await copies.check()
         if other := folder_conflict(model, await catalog.models()):
             raise Conflict(f"{model}: cannot exist beside the model {other}, one would be a folder of the other")
         await upload(cutter, copies, chunk_size=cluster.chunk_size, tally=tally, options=options)
-        digests = bytes(cutter.digests)
     finally:
         cutter.close()
     await trio.to_thread.run_sync(source.check_unchanged)
-    manifest = _manifest(source, digests, cluster, created)
+    manifest = _manifest(source, bytes(cutter.digests), cluster, created)
+    del cutter  # for 8 TiB its digests are 64 MiB, which are in the manifest now
     tally.committing = True
     with trio.CancelScope(shield=True):  # bounded by the catalogue's deadlines; cut off here, nobody could say what is
         published = await catalog.publish(model, manifest)
@@ -92,9 +94,9 @@ async def publish(
     )
 
 
-def _manifest(source: Source, digests: bytes, cluster: Cluster, created: int) -> Manifest:
+def _manifest(source: Source, digests: bytes, cluster: Cluster, created: int, *, empty: bool = False) -> Manifest:
     return make_manifest(
-        [(file.path, file.size, file.executable) for file in source.files],
+        [(file.path, 0 if empty else file.size, file.executable) for file in source.files],
         digests,
         created=created,
         single=source.single,
@@ -104,9 +106,11 @@ def _manifest(source: Source, digests: bytes, cluster: Cluster, created: int) ->
     )
 
 
-def _check_fits(manifest: Manifest, source: Source) -> None:
-    if len(manifest.encode()) > MANIFEST_BYTES_MAX:
+def _check_fits(source: Source, chunks: int, cluster: Cluster, created: int) -> None:
+    """Every rule and limit of the manifest, before anything is sent: one of the same shape with empty files."""
+    frame = len(_manifest(source, b"", cluster, created, empty=True).encode())
+    if frame + len(source.files) * _SIZE_BYTES_MAX + chunks * DIGEST_BYTES > MANIFEST_BYTES_MAX:
         raise UsageError(
             f"{shown(source.root)} has too many files or chunks for one model; "
-            f"raise chunk_size in the cluster file (now {format_size(manifest.chunk_size)})"
+            f"raise chunk_size in the cluster file (now {format_size(cluster.chunk_size)})"
         )
