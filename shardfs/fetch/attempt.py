@@ -5,7 +5,7 @@ verified as they arrive, in order. A read of the beginning brings the header alo
 middle of a chunk whose header is not known yet are asked for beside it, so that both cost one round trip.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -88,13 +88,28 @@ class Attempt:
         elif self._first == 0:
             await self._get(0, end)
         else:
-            header = memoryview(bytearray(header_bytes))
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                nursery.start_soon(self._get, start, end)
-                await self._get_header(header)
+            await self._both(start, end)
             self._landed(end)
 
-    async def _get_header(self, into: memoryview) -> None:
+    async def _both(self, start: int, end: int) -> None:
+        """Header and blocks at the same time, which makes one round trip of two. The first failure ends both."""
+        failures: list[ShardfsError] = []
+
+        async def guarded(get: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await get()
+            except ShardfsError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(guarded, self._get_header)
+            nursery.start_soon(guarded, lambda: self._get(start, end))
+        if failures:
+            raise failures[0]
+
+    async def _get_header(self) -> None:
+        into = memoryview(bytearray(self._header_bytes))
         count = await self.store.get(chunk_key(self._fill.place.digest), into)
         self._fill.learn_header(into[:count])
 
