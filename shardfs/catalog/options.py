@@ -45,8 +45,8 @@ class CatalogOptions:
     publish_tries: int = 8
     """Numbers tried when others publish the same model at the same time."""
 
-    publish_pause: float = 0.2
-    """At most before the second try, doubled for each further one, with jitter (`shardfs.core.backoff`)."""
+    publish_pause: float = 0.05
+    """Least head start that an uploader who yields gives to each rival before it, see `shardfs.catalog.publish`."""
 
-    publish_pause_max: float = 3.0
-    """The longest such pause."""
+    publish_pause_max: float = 10.0
+    """The most, however slow the nodes are."""

@@ -3,9 +3,12 @@
 1. Look: list the refs of a majority; the number after the newest is the one to claim.
 2. Write the ref to every node that answers, at least a majority.
 3. Look again, at a majority. Two majorities share a node, so of two uploaders with the same number the one whose
-   write ended later sees the other's. Who sees a rival yields: it claims the next number after a jittered pause, and
-   when it has one takes its ref at the contested number back. Who was told a number first therefore keeps it; two that
-   see each other both move on; nobody's content is lost.
+   write ended later sees the other's. Who sees a rival yields, because the rival may have been told already: it claims
+   the next number, and when it has one takes its ref at the contested number back. Who was told a number first
+   therefore keeps it; two that see each other both move on; nobody's content is lost.
+
+So that they do not meet again, those at a contested number stand in line by digest: the first tries again at once, each
+other gives those before it the time that its own claim took, and some more by chance.
 
 A claim that fails after its ref was written somewhere takes that ref back as far as it can. If it cannot, the ref shows
 up later as a generation like any other: its manifest is stored on a majority, so it is whole.
@@ -20,7 +23,6 @@ import trio
 from shardfs.catalog.ask import Answers, ask_all
 from shardfs.catalog.options import CatalogOptions
 from shardfs.catalog.view import RefView
-from shardfs.core.backoff import backoff
 from shardfs.core.digest import Digest
 from shardfs.core.keys import ObjectKey, RefName
 from shardfs.core.ref import encode_ref
@@ -81,9 +83,7 @@ class Publisher:
         written: list[RefName] = []
         try:
             for attempt in range(self._options.publish_tries):
-                if attempt:
-                    await self._pause(attempt)
-                    view = await self._look()
+                started = trio.current_time()
                 own = RefName(model, next_generation(model, view.refs), manifest)
                 written.append(own)
                 nodes = await self.store(own.key, encode_ref(own), what=f"generation {own.generation} of {model}")
@@ -92,18 +92,22 @@ class Publisher:
                     raise Conflict(
                         f"{model}: cannot exist beside the model {other}, one would be a folder of the other"
                     )
-                if not rivals(own, view.everything):
-                    await self.withdraw(written[:-1])
+                others = rivals(own, view.everything)
+                if not others:
+                    await self._withdraw(written[:-1], level=logging.INFO)
                     return Published(own, raced=attempt > 0, unchanged=False, nodes=nodes)
                 logger.info("generation %d of %s was claimed twice, trying the next", own.generation, model)
+                if ahead := sum(other < own for other in others):
+                    await self._pause(ahead, trio.current_time() - started)
+                    view = await self._look()
         except ShardfsError:
-            await self.withdraw(written)
+            await self._withdraw(written, level=logging.WARNING)
             raise
-        await self.withdraw(written)
+        await self._withdraw(written, level=logging.WARNING)
         raise Conflict(f"{model}: others published it at the same time, {len(written)} times in a row; try again")
 
-    async def withdraw(self, refs: Sequence[RefName]) -> None:
-        """Take back own refs that nobody was told of, from whoever answers."""
+    async def _withdraw(self, refs: Sequence[RefName], *, level: int) -> None:
+        """Take back own refs that nobody was told of, from whoever answers. `level`: how bad it is if one stays."""
         for ref in refs:
             key = ref.key
 
@@ -119,11 +123,12 @@ class Publisher:
                 at_once=self._options.asked_at_once,
             )
             if answers.failed:
-                logger.warning("could not take back %s (%s)", key, answers.reasons())
+                logger.log(level, "could not take back %s (%s)", key, answers.reasons())
 
-    async def _pause(self, attempt: int) -> None:
-        options = self._options
-        await trio.sleep(backoff(attempt, options.publish_pause, options.publish_pause_max, self._chance()))
+    async def _pause(self, ahead: int, took: float) -> None:
+        """Let `ahead` rivals go first. `took`: seconds of the last claim, the measure of what one needs."""
+        head_start = min(max(took, self._options.publish_pause), self._options.publish_pause_max)
+        await trio.sleep(ahead * head_start * (1.5 + self._chance()))
 
     async def _put(self, key: ObjectKey, data: bytes) -> Answers[bool]:
         async def put(store: Store) -> bool:
