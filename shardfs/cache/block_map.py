@@ -50,6 +50,10 @@ class Content:
     size: int
     block_size: int
 
+    def __post_init__(self) -> None:
+        if self.size < 0 or self.block_size < 1:
+            raise ValueError(f"content {self.digest}: size {self.size}, block size {self.block_size}")
+
     @property
     def blocks(self) -> int:
         return -(-self.size // self.block_size)
@@ -89,7 +93,7 @@ def parse_header(data: Bytes, digest: Digest) -> Content:
         raise InvalidFormat(f"cache map {digest}: {len(data)} bytes are no header")
     magic, block_size, zero, name, size, blocks = _HEAD.unpack_from(data)
     check = _CHECK.unpack_from(data, _HEAD.size)[0]
-    if magic != _MAGIC or zero or check != xxhash.xxh3_64_intdigest(bytes(data[: _HEAD.size])):
+    if magic != _MAGIC or zero or not block_size or check != xxhash.xxh3_64_intdigest(bytes(data[: _HEAD.size])):
         raise InvalidFormat(f"cache map {digest}: damaged header")
     content = Content(Digest(name), size, block_size)
     if content.digest != digest or not content.cacheable or content.blocks != blocks:

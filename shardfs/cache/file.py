@@ -95,7 +95,7 @@ class CacheFile:
             for granule, start, stop in self._granules(first, end):
                 at = (start - first) * self.content.block_size
                 part = data[at : at + self.content.length(start, stop)]
-                if self.stored.missing(start, stop) < stop and not self._write(granule, start, stop, part):
+                if not self._write(granule, start, stop, part):
                     done = False
                     break
         self._shared.counters.add("written_bytes" if done else "rejected_bytes", len(data))
@@ -103,7 +103,7 @@ class CacheFile:
 
     def touch(self) -> None:
         """The whole file counts as just used."""
-        self._shared.ledger.use_file(self.number, -(-self.content.blocks // self.stored.granule_blocks))
+        self._shared.ledger.use_file(self.number, self.stored.granules)
         self._used()
 
     def evict(self) -> int:
@@ -112,8 +112,7 @@ class CacheFile:
         The map goes with the last `close`.
         """
         ledger = self._shared.ledger
-        granules = range(-(-self.content.blocks // self.stored.granule_blocks))
-        return sum(ledger.evict_granule((self.number, granule)) for granule in granules)
+        return sum(ledger.evict_granule(granule) for granule in ledger.granules(self.number, self.stored.granules))
 
     def close(self) -> None:
         """Give the file back, once for each time it was handed out."""

@@ -215,12 +215,19 @@ class Ledger:
                 self._release(granule, size)
                 self._changed.notify_all()
 
-    def use_file(self, file: int, granules: int) -> None:
-        """All of a file becomes the most recent, in file order."""
-        now = self._clock()
+    def granules(self, file: int, count: int) -> list[Granule]:
+        """The granules of a file that hold something, in file order; `count` is how many there can be."""
         with self._changed:
-            for number in range(granules):
-                self._order.used((file, number), now)
+            if count > len(self._order):
+                return sorted(granule for granule in self._order if granule[0] == file)
+            return [(file, number) for number in range(count) if (file, number) in self._order]
+
+    def use_file(self, file: int, count: int) -> None:
+        """All of a file of `count` granules becomes the most recent, in file order."""
+        now = self._clock()
+        for granule in self.granules(file, count):
+            with self._changed:
+                self._order.used(granule, now)
 
     def close(self) -> None:
         """Refuse what comes from now on and wait for what runs."""

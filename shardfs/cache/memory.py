@@ -30,6 +30,7 @@ class SlotPool:
     """Hands out slots. Guarded by the event loop: no method but `acquire` has a checkpoint."""
 
     def __init__(self, budget_bytes: int, *, plain_bytes: int, header_bytes: int) -> None:
+        self.plain_bytes = plain_bytes
         self.room = -(-header_bytes // PAGE_BYTES) * PAGE_BYTES
         self.slot_bytes = self.room + -(-plain_bytes // PAGE_BYTES) * PAGE_BYTES
         self.slots = budget_bytes // self.slot_bytes

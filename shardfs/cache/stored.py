@@ -67,6 +67,10 @@ class StoredFile:
         """Whether single blocks can be given back."""
         return self._medium.punches
 
+    @property
+    def granules(self) -> int:
+        return -(-self.content.blocks // self.granule_blocks)
+
     def adopt(self, used_ns: int) -> None:
         """Both files were found on disk, last used then."""
         self._on_disk = True

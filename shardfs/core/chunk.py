@@ -26,6 +26,7 @@ from shardfs.errors import InvalidFormat
 
 BLOCK_SIZE = 256 * 1024
 BLOCK_SIZE_MIN = 4 * 1024
+BLOCK_SIZE_MAX = 4 * 1024 * 1024
 CHUNK_SIZE = 4 * 1024 * 1024
 CHUNK_SIZE_MAX = 64 * 1024 * 1024
 RAW = 0
@@ -124,7 +125,7 @@ def parse_header(data: Bytes, name: Digest, plain_size: int | None = None) -> Ch
         raise InvalidFormat(f"chunk {name}: format version {version} is newer than this program")
     if codec != RAW:
         raise InvalidFormat(f"chunk {name}: unknown codec {codec}")
-    if not BLOCK_SIZE_MIN <= block_size <= CHUNK_SIZE_MAX or not 0 < size <= CHUNK_SIZE_MAX:
+    if not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX or not 0 < size <= CHUNK_SIZE_MAX:
         raise InvalidFormat(f"chunk {name}: block size {block_size} or size {size} out of range")
     if plain_size is not None and size != plain_size:
         raise InvalidFormat(f"chunk {name}: holds {size} bytes, expected {plain_size}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from shardfs.core.chunk import BLOCK_SIZE, BLOCK_SIZE_MIN, CHUNK_SIZE, CHUNK_SIZE_MAX
+from shardfs.core.chunk import BLOCK_SIZE, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, CHUNK_SIZE, CHUNK_SIZE_MAX
 from shardfs.core.digest import DIGEST_BYTES, ZERO_DIGEST, Bytes, Digest, digest_of
 from shardfs.core.names import check_path
 from shardfs.core.ranges import chunk_count, chunk_length
@@ -118,7 +118,9 @@ def make_manifest(
     """
     if not 0 <= created < 2**40:
         raise InvalidFormat(f"manifest: time {created} out of range")
-    if not BLOCK_SIZE_MIN <= block_size <= chunk_size <= CHUNK_SIZE_MAX or chunk_size % block_size:
+    if not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX:
+        raise InvalidFormat(f"manifest: block size {block_size} out of range")
+    if not block_size <= chunk_size <= CHUNK_SIZE_MAX or chunk_size % block_size:
         raise InvalidFormat(f"manifest: chunk size {chunk_size} and block size {block_size} do not fit")
     if len(files) + len(folders) > FILES_MAX:
         raise InvalidFormat(f"manifest: more than {FILES_MAX} files")

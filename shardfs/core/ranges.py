@@ -45,3 +45,12 @@ def spans(offset: int, length: int, chunk_size: int) -> Iterator[Span]:
 def block_span(start: int, end: int, block_size: int) -> tuple[int, int]:
     """First and end block that cover plain bytes [start, end) of a chunk; empty for an empty range."""
     return (start // block_size, -(-end // block_size)) if end > start else (0, 0)
+
+
+def run_size(chunk_size: int, block_size: int, limit: int) -> int:
+    """The largest number of bytes up to `limit` that is whole blocks and divides a chunk evenly.
+
+    Chunks larger than the memory's unit are handled in runs of this size. `limit` is at least one block.
+    """
+    blocks = chunk_size // block_size
+    return block_size * max(n for n in range(1, limit // block_size + 1) if blocks % n == 0)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from shardfs.cache.memory import Slot
-from shardfs.core.chunk import header_size
 from shardfs.core.keys import chunk_key
 from shardfs.errors import Corrupt, InvalidFormat, NotFound, ShardfsError
 from shardfs.fetch.fill import Fill
@@ -42,7 +41,7 @@ class Attempt:
         self._first, self._end = blocks
         self._memory = fill.slot.view if scratch is None else scratch.view
         self._in_place = scratch is None
-        self._header_bytes = header_size(fill.place.plain_size, fill.place.block_size)
+        self._header_along = self._first == 0 and fill.header_fits
         self._next = self._first
         self._ring = ring
         self._metrics = metrics
@@ -80,12 +79,10 @@ class Attempt:
             self._take(block)
 
     async def _transfer(self) -> None:
-        fill, header_bytes = self._fill, self._header_bytes
-        start = header_bytes + self._first * fill.place.block_size
-        end = min(header_bytes + self._end * fill.place.block_size, header_bytes + fill.place.plain_size)
-        if fill.header is not None:
+        start, end = self._fill.stored_range(self._first, self._end)
+        if self._fill.header is not None:
             await self._get(start, end)
-        elif self._first == 0:
+        elif self._header_along:
             await self._get(0, end)
         else:
             await self._both(start, end)
@@ -109,7 +106,7 @@ class Attempt:
             raise failures[0]
 
     async def _get_header(self) -> None:
-        into = memoryview(bytearray(self._header_bytes))
+        into = memoryview(bytearray(self._fill.header_size))
         count = await self.store.get(chunk_key(self._fill.place.digest), into)
         self._fill.learn_header(into[:count])
 
@@ -126,22 +123,18 @@ class Attempt:
         """The stored bytes up to `end` are in memory: verify what became whole."""
         fill = self._fill
         if fill.header is None:
-            if self._first > 0 or end < self._header_bytes:
+            if not self._header_along or end < fill.header_size:
                 return
-            fill.learn_header(fill.stored(self._memory, 0, self._header_bytes))
-        plain_end = end - self._header_bytes
-        block_size, plain_size = fill.place.block_size, fill.place.plain_size
-        while self._next < self._end and plain_end >= min((self._next + 1) * block_size, plain_size):
+            fill.learn_header(fill.stored(self._memory, 0, fill.header_size))
+        while self._next < self._end and end >= fill.stored_range(self._next, self._next + 1)[1]:
             self._take(self._next)
 
     def _take(self, block: int) -> None:
         fill = self._fill
-        start = block * fill.place.block_size
-        length = min(fill.place.block_size, fill.place.plain_size - start)
-        plain = self._memory[fill.room + start : fill.room + start + length]
+        plain = fill.stored(self._memory, *fill.stored_range(block, block + 1))
         if self._may_publish:
             fill.accept(block, plain, in_place=self._in_place)
-            self._metrics.fetched_bytes.labels(self.store.node).inc(length)
+            self._metrics.fetched_bytes.labels(self.store.node).inc(len(plain))
         else:
             fill.check(block, plain)
         self._next = block + 1

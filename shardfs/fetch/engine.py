@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 import trio
 
-from shardfs.cache.memory import SlotPool
+from shardfs.cache.memory import Slot, SlotPool
+from shardfs.core.chunk import ChunkHeader
+from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
 from shardfs.fetch.fill import ChunkPlace, Fill
@@ -30,6 +32,7 @@ from shardfs.store.fleet import Fleet
 logger = logging.getLogger(__name__)
 
 SHED_AFTER_SECONDS = 0.25
+HEADERS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,16 @@ class Engine:
         self._racer = Racer(fleet, placement, pool, metrics=metrics, chance=chance)
         self._writeback = Writeback(pool)
         self._disk = trio.CapacityLimiter(options.disk_threads)
-        self._consumed: OrderedDict[bytes, Fill] = OrderedDict()
-        self._unread: OrderedDict[bytes, Fill] = OrderedDict()
+        self._consumed: OrderedDict[tuple[Digest, int, int], Fill] = OrderedDict()
+        self._unread: OrderedDict[tuple[Digest, int, int], Fill] = OrderedDict()
+        self._headers: OrderedDict[Digest, ChunkHeader] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         pool.on_pressure(self._evict)
+
+    @property
+    def run_bytes(self) -> int:
+        """The most plain bytes that one `ChunkPlace` may have."""
+        return self._pool.plain_bytes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then jobs end, and writes already begun are finished."""
@@ -74,9 +83,9 @@ class Engine:
             await trio.sleep_forever()
 
     async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
-        """Plain bytes [start, start + length) of a chunk, verified; valid until the caller's next checkpoint.
+        """Plain bytes [start, start + length) of a run, verified; valid until the caller's next checkpoint.
 
-        `whole` says that the rest of the chunk will be wanted too. Raises NoCopy.
+        `whole` says that the rest of the run will be wanted too. Raises NoCopy.
         """
         fill = self._find(place) or await self._admit(place)
         self._mark_consumed(fill)
@@ -97,7 +106,7 @@ class Engine:
         return fill.plain(start, length)
 
     def prefetch(self, place: ChunkPlace) -> bool:
-        """Begin to fetch a whole chunk unless that happens already. False when memory is short."""
+        """Begin to fetch a whole run unless that happens already. False when memory is short."""
         fill = self._find(place)
         if fill is None:
             if len(self._unread) >= self._pool.slots * self._options.unread_share:
@@ -105,14 +114,19 @@ class Engine:
             slot = self._pool.try_acquire()
             if slot is None:
                 return False
-            fill = self._unread[place.digest] = Fill(place, slot, self._pool.room)
+            fill = self._enter(place, slot)
         everything = fill.mask(0, fill.blocks)
         if everything & ~fill.ready & ~fill.pending:
             self._start(fill, everything)
         return True
 
     def _find(self, place: ChunkPlace) -> Fill | None:
-        return self._consumed.get(place.digest) or self._unread.get(place.digest)
+        return self._consumed.get(place.key) or self._unread.get(place.key)
+
+    def _enter(self, place: ChunkPlace, slot: Slot) -> Fill:
+        fill = Fill(place, slot, self._pool.room, self._headers.get(place.digest))
+        self._unread[place.key] = fill
+        return fill
 
     async def _admit(self, place: ChunkPlace) -> Fill:
         """A fill for the chunk, as soon as there is a slot."""
@@ -126,15 +140,14 @@ class Engine:
         if fill is not None:
             self._pool.release(slot)
             return fill
-        fill = self._unread[place.digest] = Fill(place, slot, self._pool.room)
-        return fill
+        return self._enter(place, slot)
 
     def _mark_consumed(self, fill: Fill) -> None:
-        digest = fill.place.digest
-        if self._unread.pop(digest, None) is None:
-            self._consumed.move_to_end(digest)
+        key = fill.place.key
+        if self._unread.pop(key, None) is None:
+            self._consumed.move_to_end(key)
         else:
-            self._consumed[digest] = fill
+            self._consumed[key] = fill
 
     def _unpin(self, fill: Fill) -> None:
         fill.pins -= 1
@@ -144,12 +157,21 @@ class Engine:
     def _evict(self) -> bool:
         """Give back the slot least worth keeping; False when all are in use."""
         for fills in (self._consumed, self._unread):
-            for digest, fill in fills.items():
+            for key, fill in fills.items():
                 if not fill.pins and not fill.pending:
-                    del fills[digest]
+                    del fills[key]
+                    self._keep_header(fill)
                     self._pool.release(fill.slot)
                     return True
         return False
+
+    def _keep_header(self, fill: Fill) -> None:
+        """Small random reads come back to a chunk whose memory is gone; its header is worth keeping."""
+        if fill.header is not None:
+            self._headers[fill.place.digest] = fill.header
+            self._headers.move_to_end(fill.place.digest)
+            if len(self._headers) > HEADERS_MAX:
+                self._headers.popitem(last=False)
 
     def _start(self, fill: Fill, mask: int) -> None:
         """Start jobs for the blocks of `mask` that nobody brings yet, one for each contiguous run."""
@@ -192,7 +214,7 @@ class Engine:
             self._unpin(fill)
 
     async def _from_disk(self, fill: Fill, first: int, end: int) -> None:
-        file, base = fill.place.cache_file, fill.place.first_block
+        file, base = fill.place.cache_file, fill.place.cache_block
         while file is not None and first < end:
             present = file.missing(base + first, base + end) - base
             if present > first:

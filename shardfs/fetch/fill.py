@@ -1,4 +1,4 @@
-"""One chunk in memory: which of its blocks are there, who waits for which.
+"""A run of one chunk's blocks in memory: which of them are there, who waits for which.
 
 A `Fill` is filled by jobs (from disk or nodes) and read by many. Blocks become readable one by one, as soon as each is
 verified; they never change afterwards. Guarded by the event loop: methods have no checkpoints but `wait`.
@@ -17,28 +17,53 @@ from shardfs.errors import InvalidFormat
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlace:
-    """A chunk as a file needs it: its name, its size in bytes, and where it lies in the file's disk cache."""
+    """A run of blocks [first, end) of a chunk, as a file needs it; by default the whole chunk.
+
+    `plain_size` is the chunk's, in bytes; `cache_block` is where the run lies in the file's disk cache, in blocks.
+    A run fits in one slot of the memory.
+    """
 
     digest: Digest
     plain_size: int
     block_size: int
     cache_file: CacheFile | None
-    first_block: int
+    cache_block: int
+    first: int = 0
+    end: int | None = None
+
+    @property
+    def blocks(self) -> int:
+        end = block_count(self.plain_size, self.block_size) if self.end is None else self.end
+        return end - self.first
+
+    @property
+    def length(self) -> int:
+        """Plain bytes of the run."""
+        return min(self.blocks * self.block_size, self.plain_size - self.first * self.block_size)
+
+    @property
+    def key(self) -> tuple[Digest, int, int]:
+        """Equal for equal bytes, whichever file they are wanted for."""
+        return self.digest, self.first, self.blocks
 
 
 class Fill:
-    """The memory of one chunk. `ready` and `pending` are bit masks over its blocks."""
+    """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here."""
 
     __slots__ = (
-        "_base", "_changed", "failure", "header", "pending", "pins", "place", "ready", "room", "slot",
+        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "ready", "room",
+        "slot",
     )  # fmt: skip
 
-    def __init__(self, place: ChunkPlace, slot: Slot, room: int) -> None:
+    def __init__(self, place: ChunkPlace, slot: Slot, room: int, header: ChunkHeader | None = None) -> None:
         self.place = place
         self.slot = slot
         self.room = room
-        self._base = room - header_size(place.plain_size, place.block_size)
-        self.header: ChunkHeader | None = None
+        self.header = header
+        self.header_size = header_size(place.plain_size, place.block_size)
+        self.blocks = place.blocks
+        # The stored object's byte 0 in slot terms; before the slot for a run from the middle of a chunk.
+        self._base = room - self.header_size - place.first * place.block_size
         self.ready = 0
         self.pending = 0
         self.pins = 0
@@ -46,8 +71,9 @@ class Fill:
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
-    def blocks(self) -> int:
-        return block_count(self.place.plain_size, self.place.block_size)
+    def header_fits(self) -> bool:
+        """Whether the stored header lies right before the run's blocks and has room in the slot."""
+        return self.place.first == 0 and self.header_size <= self.room
 
     @property
     def complete(self) -> bool:
@@ -57,13 +83,18 @@ class Fill:
         return (1 << end) - (1 << first)
 
     def plain(self, start: int, length: int) -> memoryview:
-        """Plain bytes [start, start + length) of the chunk. The caller knows that their blocks are ready."""
+        """Plain bytes [start, start + length) of the run. The caller knows that their blocks are ready."""
         return self.slot.view[self.room + start : self.room + start + length]
 
     def block_view(self, first: int, end: int) -> memoryview:
         """The plain bytes of blocks [first, end)."""
         start = first * self.place.block_size
-        return self.plain(start, min(end * self.place.block_size, self.place.plain_size) - start)
+        return self.plain(start, min(end * self.place.block_size, self.place.length) - start)
+
+    def stored_range(self, first: int, end: int) -> tuple[int, int]:
+        """Start and end, in the stored object (raw codec), of blocks [first, end)."""
+        base = self.header_size + self.place.first * self.place.block_size
+        return base + first * self.place.block_size, base + min(end * self.place.block_size, self.place.length)
 
     def stored(self, view: memoryview, start: int, end: int) -> memoryview:
         """Where bytes [start, end) of the stored object (raw codec) land in a slot's `view`."""
@@ -90,7 +121,7 @@ class Fill:
 
     def check(self, block: int, plain: memoryview) -> None:
         """Verify `plain` as block `block` without making it readable."""
-        if self.header is None or not verify_block(self.header, block, plain):
+        if self.header is None or not verify_block(self.header, self.place.first + block, plain):
             raise InvalidFormat(f"chunk {self.place.digest}: block {block} does not match its digest")
 
     def mark_ready(self, mask: int) -> None:

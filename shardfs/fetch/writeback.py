@@ -49,7 +49,7 @@ class Writeback:
             assert file is not None
             try:
                 view = fill.block_view(first, end)
-                await trio.to_thread.run_sync(file.write, fill.place.first_block + first, view, limiter=self._threads)
+                await trio.to_thread.run_sync(file.write, fill.place.cache_block + first, view, limiter=self._threads)
             finally:
                 self._release(fill)
 

@@ -9,7 +9,7 @@ from shardfs.cache import CacheFile, DiskCache
 from shardfs.cache import Content as CacheContent
 from shardfs.core.digest import DIGEST_BYTES, digest_of
 from shardfs.core.manifest import FileEntry, Manifest
-from shardfs.core.ranges import chunk_count, chunk_length, clamp, spans
+from shardfs.core.ranges import block_span, chunk_count, chunk_length, clamp, run_size, spans
 from shardfs.core.readahead import ReadAhead, ReadAheadOptions
 from shardfs.fetch import ChunkPlace, Engine
 
@@ -32,8 +32,9 @@ class Content:
         self._manifest = manifest
         self._entry = entry
         self._engine = engine
-        self._readahead = ReadAhead(entry.size, manifest.chunk_size, readahead)
-        self._blocks_per_chunk = manifest.chunk_size // manifest.block_size
+        # The unit of reading: a chunk, or an equal part of one where chunks are larger than the memory's unit.
+        self._run_size = run_size(manifest.chunk_size, manifest.block_size, engine.run_bytes)
+        self._readahead = ReadAhead(entry.size, self._run_size, readahead)
         self._cache_file: CacheFile | None = None
         if disk is not None and entry.size:
             self._cache_file = disk.file(cache_content(manifest, entry))
@@ -47,11 +48,11 @@ class Content:
         if not length:
             return _ZEROS[:0]
         plan = self._readahead.observe(offset, length)
-        parts = list(spans(offset, length, self._manifest.chunk_size))
+        parts = list(spans(offset, length, self._run_size))
         if plan.whole:
             # What is asked for now gets memory before what may be asked for next.
-            for chunk in (*(part.chunk for part in parts), *plan.ahead):
-                place = self._place(chunk)
+            for run in (*(part.chunk for part in parts), *plan.ahead):
+                place = self._place(run)
                 if place is not None and not self._engine.prefetch(place):
                     break
         if len(parts) == 1:
@@ -71,19 +72,22 @@ class Content:
         if self._cache_file is not None:
             self._cache_file.close()
 
-    async def _part(self, chunk: int, start: int, length: int, whole: bool) -> memoryview:
-        place = self._place(chunk)
+    async def _part(self, run: int, start: int, length: int, whole: bool) -> memoryview:
+        place = self._place(run)
         if place is None:
             return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
         return await self._engine.read(place, start, length, whole=whole)
 
-    def _place(self, chunk: int) -> ChunkPlace | None:
-        digest = self._manifest.digest(self._entry, chunk)
+    def _place(self, run: int) -> ChunkPlace | None:
+        manifest = self._manifest
+        chunk, start = divmod(run * self._run_size, manifest.chunk_size)
+        digest = manifest.digest(self._entry, chunk)
         if digest is None:
             return None
-        size = chunk_length(self._entry.size, self._manifest.chunk_size, chunk)
-        first_block = chunk * self._blocks_per_chunk
-        return ChunkPlace(digest, size, self._manifest.block_size, self._cache_file, first_block)
+        size = chunk_length(self._entry.size, manifest.chunk_size, chunk)
+        first, end = block_span(start, min(start + self._run_size, size), manifest.block_size)
+        cache_block = run * self._run_size // manifest.block_size
+        return ChunkPlace(digest, size, manifest.block_size, self._cache_file, cache_block, first, end)
 
 
 def cache_content(manifest: Manifest, entry: FileEntry) -> CacheContent:

@@ -22,6 +22,9 @@ from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
 from shardfs.wiring.client import open_fleet
 
+RUN_BYTES = 4 * 1024 * 1024
+"""The unit of memory. Chunks of this size are one run; larger ones, several. At least one block of any manifest."""
+
 _JOB_SHARE = 0.9
 """Of the read timeout, for a job: the rest is for the answer with its reasons to get out before the hard deadline."""
 
@@ -50,9 +53,8 @@ class Reader:
 @asynccontextmanager
 async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Reader]:
     """A running read engine over the cluster, with its caches. CacheError, UsageError."""
-    chunk = cluster.chunk_size
     try:
-        pool = SlotPool(options.memory_bytes, plain_bytes=chunk, header_bytes=header_size(chunk, BLOCK_SIZE))
+        pool = SlotPool(options.memory_bytes, plain_bytes=RUN_BYTES, header_bytes=header_size(RUN_BYTES, BLOCK_SIZE))
     except ValueError as error:
         raise UsageError(f"--memory: {error}") from None
     metrics = ReadMetrics()
