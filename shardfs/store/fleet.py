@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_SECONDS = 1.0
 PROBE_TICK_SECONDS = 0.05
+IDLE_TICK_SECONDS = 0.25
 
 
 class Fleet:
@@ -50,7 +51,8 @@ class Fleet:
                     if store.health.suspect and now >= store.health.probe_at and store.node not in probing:
                         probing.add(store.node)
                         nursery.start_soon(_probe, store, probing)
-                await trio.sleep(PROBE_TICK_SECONDS)
+                suspects = any(store.health.suspect for store in self.stores)
+                await trio.sleep(PROBE_TICK_SECONDS if suspects else IDLE_TICK_SECONDS)
 
 
 async def _probe(store: WatchedStore, probing: set[str]) -> None:
