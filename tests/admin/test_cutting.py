@@ -83,17 +83,17 @@ def test_digests_and_bytes_are_those_of_the_files(files: list[list[tuple[str, in
 
 def test_holes_are_never_read(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
-        for at in (0, 1 << 30, 1 << 39):
+        for at in (0, 1 << 20, 1 << 29):
             file.seek(at)
             file.write(b"x")
-        file.truncate(1 << 40)
+        file.truncate(1 << 30)
     cutter = cutter_of(scan(str(tmp_path / "sparse")))
     buffer = memoryview(bytearray(CHUNK))
     reads = 0
     while cutter.next_into(buffer) is not None:
         reads += 1
     assert reads == 3
-    assert cutter.bytes_zero == (1 << 40) - 3 * CHUNK
+    assert cutter.bytes_zero == (1 << 30) - 3 * CHUNK
 
 
 def test_a_filesystem_without_holes_gives_all_as_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
