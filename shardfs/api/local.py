@@ -95,6 +95,10 @@ class LocalCluster:
     def pid(self, node: str) -> int:
         return self._nodes[node].pid
 
+    def places(self) -> list[tuple[str, Path, int]]:
+        """Each node's id, folder, and the port where it listens or listened last."""
+        return [(node, self.data(node), self._ports[node]) for node in self.node_ids]
+
     def running(self, node: str) -> bool:
         return node in self._nodes and self._nodes[node].running
 
@@ -121,30 +125,37 @@ class LocalCluster:
 
     # --------------------------------------------------------------------------------------------------- commands
 
-    def run(self, *arguments: str | Path, seconds: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
-        """`shardfs ARGUMENTS` on this cluster; look at `returncode`, `stdout`, `stderr`."""
+    def run(
+        self, *arguments: str | Path, seconds: float = RUN_SECONDS, show_progress: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """`shardfs ARGUMENTS` on this cluster; look at `returncode`, `stdout`, `stderr`.
+
+        With `show_progress` its stderr goes where this process's goes.
+        """
         return subprocess.run(
             [sys.executable, "-m", "shardfs", *map(str, arguments)],
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=None if show_progress else subprocess.PIPE,
             text=True,
             timeout=seconds,
             check=False,
         )
 
-    def report(self, *arguments: str | Path) -> dict[str, Any]:
+    def report(self, *arguments: str | Path, show_progress: bool = False) -> dict[str, Any]:
         """The JSON document of a reporting command. ShardfsError with what it said when it fails."""
-        done = self.run(*arguments, "--json")
+        done = self.run(*arguments, "--json", show_progress=show_progress)
         if done.returncode:
-            raise ShardfsError(f"shardfs {arguments[0]}: {done.stderr.strip().removeprefix('shardfs: ')}")
+            said = (done.stderr or "failed, see above").strip().removeprefix("shardfs: ")
+            raise ShardfsError(f"shardfs {arguments[0]}: {said}")
         document = json.loads(done.stdout)
         assert isinstance(document, dict)
         return document
 
-    def put(self, src: Path | str, name: str) -> dict[str, Any]:
+    def put(self, src: Path | str, name: str, *, show_progress: bool = False) -> dict[str, Any]:
         """Upload `src` as `name`; the report of `shardfs put`."""
-        return self.report("put", src, name)
+        return self.report("put", src, name, show_progress=show_progress)
 
     # ----------------------------------------------------------------------------------------------------- mounts
 
@@ -175,7 +186,7 @@ class LocalCluster:
     def _take_down(self, place: Path) -> None:
         """Unmount by all means: politely, then without waiting for whoever still reads."""
         self._mounts.pop(place).stop()
-        if str(place) in {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}:
+        if is_mounted(place):
             subprocess.run(["fusermount3", "-u", "-z", str(place)], capture_output=True, check=False)
 
     def _start_anywhere(self, node: str) -> None:
@@ -209,3 +220,9 @@ class LocalCluster:
         temporary = self.cluster_file.with_suffix(".new")
         temporary.write_text(text)
         temporary.replace(self.cluster_file)
+
+
+def is_mounted(place: Path) -> bool:
+    """Whether anything is mounted at exactly this place, dead mounts included."""
+    octal = str(place).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+    return octal in {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
