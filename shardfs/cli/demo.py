@@ -27,7 +27,7 @@ from shardfs.errors import MountError, ShardfsError, UsageError
 
 if TYPE_CHECKING:
     from shardfs.api.local import LocalCluster
-    from shardfs.cli.sample_model import Tensors
+    from shardfs.cli.sample_reader import SampleReader
 
 NAME = "demo/sample"
 _VICTIM = "b"
@@ -74,30 +74,34 @@ def check_requirements() -> None:
 def _demonstrate(root: Path, *, wait: bool, kept: bool) -> None:
     from shardfs.api.local import LocalCluster
     from shardfs.cli.sample_model import SHARDS, make_sample_model
+    from shardfs.cli.sample_reader import SampleReader
 
-    models = root / "models"
+    models, sample = root / "models", root / "sample"
     shutil.rmtree(root / "cache-models", ignore_errors=True)  # or a second run would not ask any node
     with _step("made a sample model") as say:
-        shards = make_sample_model(root / "sample")
-        say(f"{root / 'sample'}, {format_size(sum(f.stat().st_size for f in (root / 'sample').iterdir()))}")
+        make_sample_model(sample)
+        say(f"{sample}, {format_size(sum(f.stat().st_size for f in sample.iterdir()))}")
     with ExitStack() as stack:
+        reader = stack.enter_context(SampleReader())
         with _step("started three nodes") as say:
             cluster = stack.enter_context(LocalCluster(root))
             say(", ".join(f"{node} (process {cluster.pid(node)})" for node in cluster.node_ids))
         with _step("uploaded the model") as say:
-            report = cluster.put(root / "sample", NAME, show_progress=sys.stderr.isatty())
+            report = cluster.put(sample, NAME, show_progress=sys.stderr.isatty())
             say(f"{NAME}, generation {report['generation']}, {report['chunks']} chunks, two copies of each")
         _show(cluster, ["ls", "-l"], ["plan", NAME])
         with _step("mounted") as say:
             cluster.mount(models)
             say(str(models))
-        framework = _import_framework()
-        _read(framework, models / NAME / SHARDS[0], shards[0])
+        with _step("waited for the framework") as say:
+            framework = reader.framework()
+            say(framework)
+        _read(reader, framework, models / NAME / SHARDS[0], sample / SHARDS[0])
         with _step("killed a node") as say:
             pid = cluster.pid(_VICTIM)
             cluster.kill(_VICTIM)
             say(f"{_VICTIM}, by kill -9 {pid}")
-        _read(framework, models / NAME / SHARDS[1], shards[1])
+        _read(reader, framework, models / NAME / SHARDS[1], sample / SHARDS[1])
         _show(cluster, ["status"])
         with _step("started it again"):
             cluster.start(_VICTIM)
@@ -106,31 +110,11 @@ def _demonstrate(root: Path, *, wait: bool, kept: bool) -> None:
             click.prompt("Press Enter to stop it all", default="", show_default=False, prompt_suffix=" ")
 
 
-def _import_framework() -> str:
-    """torch where it is installed, else numpy. Importing is no part of reading and gets a line of its own."""
-    if importlib.util.find_spec("torch") is None:
-        return "numpy"
-    with _step("imported torch"):
-        importlib.import_module("safetensors.torch")
-    return "torch"
-
-
-def _read(framework: str, path: Path, expected: Tensors) -> None:
-    """Load a shard through the framework, say how quick that was, and compare every byte."""
-    load = importlib.import_module(f"safetensors.{framework}").load_file
-    with _step(f"read {path.name} with safetensors.{framework}") as say:
-        started = time.monotonic()
-        loaded = load(path)
-        if framework == "torch":  # it maps the file: what is not touched is not read
-            loaded = {name: tensor.clone().numpy() for name, tensor in loaded.items()}
-        seconds = time.monotonic() - started
-        if loaded.keys() != expected.keys():
-            raise ShardfsError(f"{path}: other tensors than were uploaded")
-        for name, tensor in expected.items():
-            if loaded[name].tobytes() != tensor.tobytes():
-                raise ShardfsError(f"{path}: {name} is not what was uploaded")
-        size = sum(tensor.nbytes for tensor in expected.values())
-        say(f"{len(expected)} tensors, equal to the original, {format_size(size / seconds)}/s")
+def _read(reader: SampleReader, framework: str, file: Path, original: Path) -> None:
+    """Load a file through the framework and compare it; how quick that was."""
+    with _step(f"read {file.name} with safetensors.{framework}") as say:
+        done = reader.read(file, original)
+        say(f"{done['tensors']} tensors, equal to the original, {format_size(done['bytes'] / done['seconds'])}/s")
 
 
 def _show(cluster: LocalCluster, *commands: list[str]) -> None:

@@ -15,8 +15,8 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 _WIDTH = 1024
 
 
-def make_sample_model(folder: Path) -> list[Tensors]:
-    """Write the model into `folder`; the tensors of each shard, to compare with what is read later."""
+def make_sample_model(folder: Path) -> None:
+    """Write the model into `folder`, over what an earlier run left there."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,6 @@ def make_sample_model(folder: Path) -> list[Tensors]:
     config = {"architectures": ["Sample"], "hidden_size": _WIDTH, "num_hidden_layers": 2, "torch_dtype": "float16"}
     for file, document in (("model.safetensors.index.json", index), ("config.json", config)):
         (folder / file).write_text(json.dumps(document, indent=2) + "\n")
-    return shards
 
 
 def _layer(noise: np.random.Generator, number: int) -> Tensors:
