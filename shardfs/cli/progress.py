@@ -68,12 +68,12 @@ async def show_progress(tally: Tally) -> None:
 
 async def _lines(tally: Tally) -> None:
     speed = Speed()
+    speed.sample(trio.current_time(), 0)
     try:
         while True:
-            now = speed.sample(trio.current_time(), tally.sent + tally.present)
-            if now is not None:
-                click.echo(describe(tally, now), err=True)
             await trio.sleep(LINE_SECONDS)
+            now = speed.sample(trio.current_time(), tally.sent + tally.present)
+            click.echo(describe(tally, now), err=True)
     finally:
         if tally.committing:  # a failure before that speaks for itself
             click.echo(describe(tally, None), err=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.admin.copies import Copies, CopyOptions
+from shardfs.admin.copies import Copies
 from shardfs.admin.publish import Put, publish
 from shardfs.admin.source import Source, scan
+from shardfs.admin.target import CopyOptions
 from shardfs.admin.upload import Tally
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE, verify_chunk

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from shardfs.admin.copies import CopyOptions
 from shardfs.admin.cutting import Piece
+from shardfs.admin.target import CopyOptions
 from shardfs.core.chunk import BLOCK_SIZE, make_header
 from shardfs.core.keys import chunk_key
 from shardfs.errors import Corrupt, Denied, NoSpace, NotEnoughNodes

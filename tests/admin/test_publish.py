@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from shardfs.admin.copies import CopyOptions
 from shardfs.admin.source import scan
+from shardfs.admin.target import CopyOptions
 from shardfs.core.chunk import BLOCK_SIZE
 from shardfs.core.keys import chunk_key
 from shardfs.core.manifest import MANIFEST_BYTES_MAX

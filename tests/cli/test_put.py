@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from shardfs.cli.progress import Speed, clock, describe, percent
+from shardfs.admin.upload import Tally
+from shardfs.cli.progress import Speed, clock, describe, percent, show_progress
 from shardfs.config import load_cluster
 from shardfs.core.chunk import BLOCK_SIZE, verify_chunk
 from shardfs.core.keys import chunk_key
@@ -423,9 +424,39 @@ def test_a_terminal_gets_a_bar(nodes: Nodes, big: Path) -> None:
     assert stdout.startswith("name")
 
 
-def test_describe() -> None:
-    from shardfs.admin.upload import Tally
+async def test_elsewhere_there_is_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], autojump_clock: trio.testing.MockClock
+) -> None:
+    tally = Tally(total=100 << 20)
 
+    async def advance() -> None:
+        for _ in range(10):
+            await trio.sleep(1)
+            tally.sent += 10 << 20
+        tally.committing = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show_progress, tally)
+        await trio.sleep(0.5)
+        await advance()
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert capsys.readouterr().err.splitlines() == [
+        "40 %  40.0 MiB of 100 MiB  8.00 MiB/s  0:08 left",
+        "90 %  90.0 MiB of 100 MiB  9.00 MiB/s  0:01 left",
+        "100 %  100 MiB of 100 MiB",
+    ]
+
+
+async def test_a_failure_has_the_last_word(
+    capsys: pytest.CaptureFixture[str], autojump_clock: trio.testing.MockClock
+) -> None:
+    with trio.move_on_after(1):
+        await show_progress(Tally(total=1 << 20))
+    assert capsys.readouterr().err == ""
+
+
+def test_describe() -> None:
     tally = Tally(total=4 << 30, zero=1 << 30, sent=1 << 30, present=1 << 29)
     assert describe(tally, 1 << 27) == "50 %  1.50 GiB of 3.00 GiB  128 MiB/s  0:12 left"
     assert describe(tally, None) == "50 %  1.50 GiB of 3.00 GiB"
