@@ -33,7 +33,8 @@ from shardfs.errors import InvalidFormat
 
 HEADER_BYTES = 4096
 WORD_BYTES = 8
-CONTENT_BYTES_MAX = 2**46
+BLOCKS_MAX = 2**24
+"""The largest file that is cached: 4 TiB of 256 KiB blocks, whose map takes 128 MiB."""
 _HEAD = struct.Struct("<8sII32sQQ")
 _CHECK = struct.Struct("<Q")
 _MAGIC = b"SHFSMAP1"
@@ -61,7 +62,7 @@ class Content:
     @property
     def cacheable(self) -> bool:
         """Whether blocks begin on page boundaries, which alone can be given back one by one."""
-        return 0 < self.size <= CONTENT_BYTES_MAX and self.block_size > 0 and self.block_size % PAGE_BYTES == 0
+        return 0 < self.blocks <= BLOCKS_MAX and self.block_size > 0 and self.block_size % PAGE_BYTES == 0
 
     @property
     def map_bytes(self) -> int:

@@ -114,8 +114,13 @@ class CacheFile:
         ledger = self._shared.ledger
         return sum(ledger.evict_granule(granule) for granule in ledger.granules(self.number, self.stored.granules))
 
+    def hold(self) -> None:
+        """Hand the file, which is open, out once more: it stays open for one more `close`."""
+        if self.number >= 0:
+            self._shared.ledger.hold(self.number)
+
     def close(self) -> None:
-        """Give the file back, once for each time it was handed out."""
+        """Give the file back, once for each time it was handed out or held."""
         self._release(self)
 
     # ---------------------------------------------------------------------------------------------------- inner
@@ -164,15 +169,15 @@ class CacheFile:
 
     def _read_verified(self, first: int, expected: Words, into: memoryview) -> list[int]:
         """Read; return the blocks that are not what their words say, which after an error are all."""
-        blocks = list(range(first, first + len(expected)))
         try:
-            if self.stored.read(first, into):
-                found = block_words(into, self.content.block_size)
-                blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
+            self.stored.read(first, into)
+            found = block_words(into, self.content.block_size)
+            blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
             self._shared.counters.add("corrupt_blocks", len(blocks))
             self._shared.health.succeeded()
         except OSError as error:
             self._shared.troubled(error, "read_errors")
+            blocks = list(range(first, first + len(expected)))
         return blocks
 
     def _forget(self, block: int, word: np.uint64) -> None:

@@ -138,17 +138,15 @@ class StoredFile:
 
     # ---------------------------------------------------------------------------------------------------- bytes
 
-    def read(self, first: int, into: memoryview) -> bool:
-        """Read plain bytes from block `first` on; False when the data file is too short."""
+    def read(self, first: int, into: memoryview) -> None:
+        """Read plain bytes from block `first` on. What the file does not have is left as it was: verify all."""
         offset = first * self.content.block_size
         try:
             with self._pool.use(self.data_path) as fd:
-                whole = holes.read_full(fd, offset, into)
+                holes.read_full(fd, offset, into)
                 holes.drop_pages(fd, offset, len(into))
         except FileNotFoundError:
             self._vanished()
-            return False
-        return whole
 
     def write(self, first: int, data: memoryview) -> None:
         """Store whole blocks, data before words."""
