@@ -1,8 +1,8 @@
 """Brings each chunk to R nodes: skips those that have it, replaces those that do not answer.
 
 Candidates are the active nodes of the chunk's ranking, owners first; draining nodes get nothing new. R copies are made
-at the same time, and each that fails takes the next candidate. What one node may cost is in `shardfs.admin.target`. Only
-when nobody is left to take its place is a resting node asked again, for as long as the patience lasts. Refused
+at the same time, and each that fails takes the next candidate. What one node may cost is in `shardfs.admin.target`.
+Only when nobody is left to take its place is a resting node asked again, for as long as the patience lasts. Refused
 credentials end everything at once: no other node can cure that.
 """
 
