@@ -91,15 +91,15 @@ class Engine:
         self._mark_consumed(fill)
         first, end = start // place.block_size, -(-(start + length) // place.block_size)
         wanted = fill.mask(first, end)
-        tried = False
+        # When the whole chunk cannot be had, one bad block elsewhere in it must not fail this read.
+        tries = [fill.mask(0, fill.blocks), wanted] if whole else [wanted]
         fill.pins += 1
         try:
             while missing := wanted & ~fill.ready:
                 if missing & ~fill.pending:
-                    if tried and fill.failure is not None:
-                        raise fill.failure
-                    tried = True
-                    self._start(fill, fill.mask(0, fill.blocks) if whole else wanted)
+                    if not tries:
+                        raise fill.failure or NoCopy(f"chunk {place.digest}: given up")
+                    self._start(fill, tries.pop(0))
                 await fill.wait()
         finally:
             self._unpin(fill)
@@ -121,7 +121,10 @@ class Engine:
         return True
 
     def _find(self, place: ChunkPlace) -> Fill | None:
-        return self._consumed.get(place.key) or self._unread.get(place.key)
+        fill = self._consumed.get(place.key) or self._unread.get(place.key)
+        if fill is not None:
+            fill.place = place  # the same bytes, perhaps of another file: this one's cache file is open
+        return fill
 
     def _enter(self, place: ChunkPlace, slot: Slot) -> Fill:
         fill = Fill(place, slot, self._pool.room, self._headers.get(place.digest))
@@ -185,16 +188,18 @@ class Engine:
             end = first + ((run ^ (run + 1)).bit_length() - 1)
             mask &= ~fill.mask(first, end)
             fill.pins += 1
-            self._nursery.start_soon(self._job, fill, first, end)
+            if fill.place.cache_file is not None:
+                fill.place.cache_file.hold()
+            self._nursery.start_soon(self._job, fill, fill.place, first, end)
 
-    async def _job(self, fill: Fill, first: int, end: int) -> None:
+    async def _job(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
         """Bring blocks [first, end), from disk where they are there, else from nodes."""
         report = Report()
         failure: Exception | None = None
         try:
             with trio.move_on_after(self._options.job_timeout_seconds) as scope:
-                await self._from_disk(fill, first, end)
-                await self._from_nodes(fill, first, end, report)
+                await self._from_disk(fill, place, first, end)
+                await self._from_nodes(fill, place, first, end, report)
             if scope.cancelled_caught:
                 self._racer.break_off()
                 failure = report.error(fill, f"no good copy within {self._options.job_timeout_seconds:g} s")
@@ -212,9 +217,11 @@ class Engine:
                 logger.warning("%s", failure)
             fill.end_job(fill.mask(first, end), failure)
             self._unpin(fill)
+            if place.cache_file is not None:
+                place.cache_file.close()
 
-    async def _from_disk(self, fill: Fill, first: int, end: int) -> None:
-        file, base = fill.place.cache_file, fill.place.cache_block
+    async def _from_disk(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
+        file, base = place.cache_file, place.cache_block
         while file is not None and first < end:
             present = file.missing(base + first, base + end) - base
             if present > first:
@@ -226,11 +233,11 @@ class Engine:
                     fill.mark_ready(fill.mask(first, present))
             first = present + 1
 
-    async def _from_nodes(self, fill: Fill, first: int, end: int, report: Report) -> None:
+    async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
         while missing := fill.mask(first, end) & ~fill.ready:
             at = (missing & -missing).bit_length() - 1
             run = missing >> at
             stop = at + ((run ^ (run + 1)).bit_length() - 1)
             await self._racer.fetch(fill, at, stop, report)
-            if fill.place.cache_file is not None:
-                self._writeback.add(fill, at, stop)
+            if place.cache_file is not None:
+                self._writeback.add(fill, place.cache_file, place.cache_block, (at, stop))

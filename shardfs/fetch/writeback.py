@@ -1,17 +1,30 @@
 """Fetched blocks on their way to the disk cache, behind the reader.
 
-Each waiting write pins its fill, so the queue is bounded by the memory. When memory is short because the disk is
-slow, the oldest waiting writes are given up (`shed`): the cache may forget, a reader must not wait for it.
+Each waiting write pins its fill, so the queue is bounded by the memory, and holds its cache file, since a small file is
+closed by its reader before it is written. When memory is short because the disk is slow, the oldest waiting writes are
+given up (`shed`): the cache may forget, a reader must not wait for it.
 """
 
 from collections import deque
+from typing import NamedTuple
 
 import trio
 
+from shardfs.cache import CacheFile
 from shardfs.cache.memory import SlotPool
 from shardfs.fetch.fill import Fill
 
 WRITERS = 2
+
+
+class _Write(NamedTuple):
+    """Blocks [first, end) of the fill; the chunk's block 0 is the file's block `base`."""
+
+    fill: Fill
+    file: CacheFile
+    base: int
+    first: int
+    end: int
 
 
 class Writeback:
@@ -19,20 +32,21 @@ class Writeback:
 
     def __init__(self, pool: SlotPool) -> None:
         self._pool = pool
-        self._queue: deque[tuple[Fill, int, int]] = deque()
+        self._queue: deque[_Write] = deque()
         self._work = trio.lowlevel.ParkingLot()
         self._threads = trio.CapacityLimiter(WRITERS)
 
-    def add(self, fill: Fill, first: int, end: int) -> None:
-        """Write blocks [first, end) of the fill when the disk gets to it."""
+    def add(self, fill: Fill, file: CacheFile, base: int, blocks: tuple[int, int]) -> None:
+        """Write these blocks of the fill when the disk gets to it. `base` is the chunk's first block in the file."""
         fill.pins += 1
-        self._queue.append((fill, first, end))
+        file.hold()
+        self._queue.append(_Write(fill, file, base, *blocks))
         self._work.unpark()
 
     def shed(self) -> None:
         """Give up the writes that have not begun."""
         while self._queue:
-            self._release(self._queue.popleft()[0])
+            self._release(self._queue.popleft())
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -44,16 +58,16 @@ class Writeback:
         while True:
             while not self._queue:
                 await self._work.park()
-            fill, first, end = self._queue.popleft()
-            file = fill.place.cache_file
-            assert file is not None
+            write = self._queue.popleft()
             try:
-                view = fill.block_view(first, end)
-                await trio.to_thread.run_sync(file.write, fill.place.cache_block + first, view, limiter=self._threads)
+                view = write.fill.block_view(write.first, write.end)
+                at = write.base + write.first
+                await trio.to_thread.run_sync(write.file.write, at, view, limiter=self._threads)
             finally:
-                self._release(fill)
+                self._release(write)
 
-    def _release(self, fill: Fill) -> None:
-        fill.pins -= 1
-        if not fill.pins:
+    def _release(self, write: _Write) -> None:
+        write.file.close()
+        write.fill.pins -= 1
+        if not write.fill.pins:
             self._pool.wake()

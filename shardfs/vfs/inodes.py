@@ -93,8 +93,9 @@ class InodeTable:
 
     def remember(self, node: Node) -> None:
         """The kernel was told of `node` once more."""
+        # An open listing may hold a twin of what others have looked up since.
+        node = self._nodes.setdefault(node.inode, node)
         node.lookups += 1
-        self._nodes[node.inode] = node
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel dropped `count` references."""
