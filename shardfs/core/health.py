@@ -1,8 +1,12 @@
 """What is known of one node: is it well, how quickly does it answer, when to ask again.
 
 A node is *suspect* after one failure: 3FS found that waiting for a second one makes every reader pay twice. A suspect
-gets no reads while others can serve, only probes with jittered backoff; one answered probe brings it back. A node
-that delivers wrong bytes answers probes all the same, so strikes for corruption put it aside for a fixed time.
+gets no reads while others can serve, only probes with jittered backoff; one answered probe brings it back.
+
+A node that delivers wrong bytes answers probes all the same, so strikes for corruption put it aside for a fixed time:
+it is asked last, not never, because its copy of some other chunk may be the only good one.
+
+A node that kept somebody waiting for a whole deadline is *given up*: nobody waits for it again until it has answered.
 
 Mutable, but without clock and chance: both come in as arguments. Times are seconds on a monotonic clock.
 """
@@ -31,10 +35,12 @@ class NodeHealth:
     def __init__(self, options: HealthOptions = HealthOptions()) -> None:
         self.options = options
         self.suspect = False
+        self.given_up = False
         self.reason = ""
         self.failures = 0
         self.corruptions = 0
         self.probe_at = 0.0
+        self._unreachable = False
         self._streak = 0
         self._strikes = 0
         self._released_at = 0.0
@@ -52,25 +58,34 @@ class NodeHealth:
 
     def recovered(self, now: float) -> None:
         """The node answered (a probe, say): no longer suspect, unless it is put aside for wrong bytes."""
+        self._unreachable = self.given_up = False
+        self._streak = 0
         if now >= self._released_at:
-            self.suspect, self.reason, self._streak = False, "", 0
+            self.suspect, self.reason = False, ""
+        else:
+            self.probe_at = self._released_at
 
     def failed(self, now: float, reason: str, chance: float) -> None:
         """The node failed or was late. `chance` in [0, 1) spreads the probes of many clients."""
         self.failures += 1
         self._streak += 1
-        self.suspect, self.reason = True, reason
+        self._unreachable = self.suspect = True
+        self.reason = reason
         wait = backoff(self._streak, self.options.probe_first_seconds, self.options.probe_max_seconds, chance)
-        self.probe_at = max(now + wait, self._released_at)
+        self.probe_at = now + wait
 
-    def corrupted(self, now: float, reason: str, chance: float) -> None:
+    def corrupted(self, now: float, reason: str) -> None:
         """The node delivered wrong bytes. After `corrupt_strikes` of these it is put aside."""
         self.corruptions += 1
         self._strikes += 1
         if self._strikes >= self.options.corrupt_strikes:
             self._strikes = 0
-            self._released_at = now + self.options.quarantine_seconds
-            self.failed(now, reason, chance)
+            self._released_at = self.probe_at = now + self.options.quarantine_seconds
+            self.suspect, self.reason = True, reason
+
+    def give_up(self) -> None:
+        """Somebody waited for a whole deadline. Means nothing unless the node is out of reach at present."""
+        self.given_up = self._unreachable
 
     def expected_latency(self, now: float) -> float | None:
         """Seconds to the first byte, a moving mean that halves each `forget_seconds` without a sample.

@@ -11,14 +11,17 @@ import trio
 
 from shardfs.cache.memory import Slot
 from shardfs.core.keys import chunk_key
-from shardfs.errors import Corrupt, InvalidFormat, NotFound, ShardfsError
+from shardfs.errors import Corrupt, InvalidFormat, ShardfsError
 from shardfs.fetch.fill import Fill
 from shardfs.obs.reading import ReadMetrics
 from shardfs.store.watched import WatchedStore
 
 
 class Attempt:
-    """A request under way. `verified` counts its good blocks; `failure` is why it ended early."""
+    """A request under way. `verified` counts its good blocks; `failure` is why it ended early.
+
+    It rings when it ends and at its first verified block; while it is `loud`, at each.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Attempt:
         self.scratch = scratch
         self.failure: ShardfsError | None = None
         self.done = False
+        self.loud = False
         self._may_publish = scratch is None
         self._fill = fill
         self._first, self._end = blocks
@@ -118,6 +122,7 @@ class Attempt:
         )
         if start + count < end:
             raise InvalidFormat(f"chunk {self._fill.place.digest}: stored object ends after {start + count} bytes")
+        self._landed(end)
 
     def _landed(self, end: int) -> None:
         """The stored bytes up to `end` are in memory: verify what became whole."""
@@ -132,7 +137,9 @@ class Attempt:
     def _take(self, block: int) -> None:
         fill = self._fill
         plain = fill.stored(self._memory, *fill.stored_range(block, block + 1))
-        if self._may_publish:
+        if fill.ready >> block & 1:
+            pass  # another attempt was first; what readers see never changes
+        elif self._may_publish:
             fill.accept(block, plain, in_place=self._in_place)
             self._metrics.fetched_bytes.labels(self.store.node).inc(len(plain))
         else:
@@ -140,15 +147,10 @@ class Attempt:
         self._next = block + 1
         self.verified += 1
         self.progress_at = trio.current_time()
-        if self.verified == 1 or self._next == self._end:
+        if self.loud or self.verified == 1:
             self._ring()
 
     def _corrupt(self, reason: str) -> None:
         self.store.corrupt(reason)
         self.failure = Corrupt(self.store.node, reason)
         self._metrics.corrupt.labels(self.store.node).inc()
-
-
-def definitive(failure: ShardfsError | None) -> bool:
-    """Whether asking the same node again cannot help: it answered, and has no good copy."""
-    return isinstance(failure, NotFound | Corrupt)

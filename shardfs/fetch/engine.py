@@ -201,7 +201,7 @@ class Engine:
                 await self._from_disk(fill, place, first, end)
                 await self._from_nodes(fill, place, first, end, report)
             if scope.cancelled_caught:
-                self._racer.break_off()
+                self._racer.break_off(fill)
                 failure = report.error(fill, f"no good copy within {self._options.job_timeout_seconds:g} s")
         except ShardfsError as error:
             failure = error

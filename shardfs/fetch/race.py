@@ -2,14 +2,16 @@
 
 The best node is asked alone. If it fails, the next takes over at once and asks only for what is still missing. If it
 falls silent for the hedge delay (no new verified block, at the start or in the middle), the next node is asked as
-well, into other memory; the first of the two to verify a block goes on and the other is cancelled, so that a late or
-lying answer can never touch memory that readers already see. When no node is left the round is repeated with jittered
-pauses until the caller's deadline, unless every node has said for certain that it has no good copy.
+well, into other memory; whoever of the two gets ahead goes on alone and the other is cancelled, so that a late or
+lying answer can never touch memory that readers already see. If both stay silent the older one makes room for a third
+node. When nobody is left to ask, or nothing has come for a while, the round is given up and the next begins after a
+jittered pause with the nodes ordered anew and twice the patience, until the caller's deadline. A node that has no good
+copy is not asked again for this chunk, and one that a whole deadline was wasted on not before it has answered somebody.
 
 Choreography as in "happy eyeballs" (RFC 8305; trio's open_tcp_stream), with stall detection instead of a head start.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,21 +22,39 @@ from shardfs.core.backoff import backoff
 from shardfs.core.choice import Candidate, ask_order
 from shardfs.core.hedge import HedgeBudget, HedgeOptions, hedge_delay
 from shardfs.core.placement import Placement
-from shardfs.errors import NoCopy, ShardfsError, Unavailable
-from shardfs.fetch.attempt import Attempt, definitive
+from shardfs.errors import Corrupt, Denied, NoCopy, NotFound, ShardfsError, Unavailable
+from shardfs.fetch.attempt import Attempt
 from shardfs.fetch.fill import Fill
 from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
+from shardfs.store.watched import WatchedStore
 
 ROUND_PAUSE_FIRST_SECONDS = 0.02
 ROUND_PAUSE_MAX_SECONDS = 0.4
+PATIENCE_FIRST_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 0.25
+CLEAR_LEAD_BLOCKS = 2
+WRONG_ANSWERS_MAX = 2
 
 
 @dataclass(slots=True)
 class Report:
-    """Why a fetch has not succeeded yet: the last failure of each node asked."""
+    """Why a fetch has not succeeded yet: the last failure of each node asked, and how often it was wrong bytes."""
 
     failures: dict[str, ShardfsError] = field(default_factory=dict)
+    _wrong: Counter[str] = field(default_factory=Counter)
+
+    def note(self, node: str, failure: ShardfsError) -> None:
+        self.failures[node] = failure
+        self._wrong[node] += isinstance(failure, Corrupt)
+
+    def hopeless(self, node: str) -> bool:
+        """Whether asking the node again cannot help. Wrong bytes once may have been the wire."""
+        return isinstance(self.failures.get(node), NotFound | Denied) or self._wrong[node] >= WRONG_ANSWERS_MAX
+
+    def progressed(self) -> None:
+        """Blocks have come since: copies that are bad in different places make one good copy."""
+        self._wrong.clear()
 
     def error(self, fill: Fill, what: str) -> NoCopy:
         reasons = "; ".join(str(failure) for failure in self.failures.values()) or "no node answered in time"
@@ -53,7 +73,7 @@ class _Tools:
 
 
 class Racer:
-    """Fetches blocks from the fleet. Given: the collaborators. Changing: the hedge budget and the breaker."""
+    """Fetches blocks from the fleet. Given: the collaborators. Changing: the hedge budget."""
 
     def __init__(
         self,
@@ -69,137 +89,239 @@ class Racer:
         self._placement = placement
         self._chance = chance
         self._tools = _Tools(fleet, pool, metrics, hedge, HedgeBudget(hedge))
-        self._broken = False
 
     async def fetch(self, fill: Fill, first: int, end: int, report: Report) -> None:
-        """Make blocks [first, end) ready. NoCopy when no node has them, or at once while the breaker is open.
+        """Make blocks [first, end) ready. NoCopy when no node has them, or at once when all that may are given up.
 
         Waits as long as a node may still come back: the caller sets the deadline and calls `break_off` when it passes.
         """
         wanted = fill.mask(first, end)
+        patience = PATIENCE_FIRST_SECONDS
         tries = 0
-        while True:
-            order = self._order(fill)
-            if self._broken and all(self._fleet[node].health.suspect for node in order):
-                raise report.error(fill, "no node with a copy answers")
-            self._broken = False
-            await _Round(self._tools, fill, (first, end), order, report).run()
-            if not wanted & ~fill.ready:
-                return
-            if len(report.failures) == len(order) and all(map(definitive, report.failures.values())):
+        while missing := wanted & ~fill.ready:
+            order = self._order(fill, report)
+            if not order:
                 raise report.error(fill, "no node has a good copy")
+            if tries:
+                await trio.sleep(backoff(tries, ROUND_PAUSE_FIRST_SECONDS, ROUND_PAUSE_MAX_SECONDS, self._chance()))
             tries += 1
-            await trio.sleep(backoff(tries, ROUND_PAUSE_FIRST_SECONDS, ROUND_PAUSE_MAX_SECONDS, self._chance()))
+            a_round = Round(self._tools, fill, (first, end), order, report, patience)
+            await a_round.run()
+            if wanted & ~fill.ready != missing:
+                report.progressed()
+                tries = 0
+            if a_round.stalled:
+                patience *= 2
 
-    def break_off(self) -> None:
-        """A whole deadline passed without an answer: fail fast until a node is well again."""
-        self._broken = True
+    def break_off(self, fill: Fill) -> None:
+        """A whole deadline passed without an answer: do not wait for these nodes again until they answer somebody."""
+        for node in self._placement.ranking(fill.place.digest):
+            self._fleet[node.id].health.give_up()
 
-    def _order(self, fill: Fill) -> list[str]:
+    def _order(self, fill: Fill, report: Report) -> list[WatchedStore]:
+        """The nodes worth asking, best first."""
         now = trio.current_time()
         candidates = []
         for rank, node in enumerate(self._placement.ranking(fill.place.digest)):
             store = self._fleet[node.id]
-            latency = store.health.expected_latency(now)
-            owner = rank < self._placement.replicas
-            candidates.append(Candidate(node.id, owner, store.health.suspect, store.inflight_bytes, latency))
-        return ask_order(candidates, self._chance())
+            if store.health.given_up:
+                report.failures.setdefault(node.id, Unavailable(node.id, store.health.reason))
+            elif not report.hopeless(node.id):
+                latency = store.health.expected_latency(now)
+                owner = rank < self._placement.replicas
+                candidates.append(Candidate(node.id, owner, store.health.suspect, store.inflight_bytes, latency))
+        return [self._fleet[node] for node in ask_order(candidates, self._chance())]
 
 
-class _Round:
-    """Every node of `order` asked at most once: one leads, and while it is silent one rival runs beside it."""
+class Round:
+    """One lead, and while it is silent one rival beside it; every node of `order` in turn.
 
-    def __init__(self, tools: _Tools, fill: Fill, blocks: tuple[int, int], order: list[str], report: Report) -> None:
+    The lead's verified blocks become readable as they come, the rival's are held back in scratch memory until it has
+    become the lead. All state changes in `_step`, which either changes something or waits; attempts only set their
+    own fields and ring the bell, and a bell rung while nobody listens is heard at the next `_listen`.
+    """
+
+    def __init__(
+        self,
+        tools: _Tools,
+        fill: Fill,
+        blocks: tuple[int, int],
+        order: list[WatchedStore],
+        report: Report,
+        patience_seconds: float,
+    ) -> None:
+        self.stalled = False
         self._tools = tools
         self._fill = fill
         self._first, self._end = blocks
-        self._queue = deque(tools.fleet[node] for node in order)
+        self._queue = deque(order)
+        self._stumbled: list[WatchedStore] = []
         self._report = report
+        self._patience = patience_seconds
         self._bell = trio.Event()
         self._lead: Attempt | None = None
         self._rival: Attempt | None = None
+        self._lead_verified_before = 0
+        self._quiet_since = 0.0
+        self._paid_for: tuple[Attempt, float] | None = None
 
     async def run(self) -> None:
-        """Until the blocks are ready or no node is left to ask."""
+        """Until the blocks are ready, no node is left to ask, or nothing came for longer than the patience."""
         async with trio.open_nursery() as nursery:
             try:
                 self._lead = self._start(nursery)
                 while self._lead is not None and not self._lead.done:
-                    if self._lead.failure is not None:
-                        await self._replace(self._lead, nursery)
-                    elif not await self._listen(self._lead):
-                        await self._hedge_against(self._lead, nursery)
-                    elif self._rival is not None:
-                        await self._judge(self._lead, self._rival)
+                    await self._step(self._lead, self._rival, nursery)
             finally:
                 # Not one more byte may land in the scratch slots that are given back.
                 with trio.CancelScope(shield=True):
-                    await self._drop(self._rival)
-                    await self._drop(self._lead)
+                    for attempt in (self._rival, self._lead):
+                        await self._drop(attempt)
+                self._note_unfinished()
 
-    async def _listen(self, lead: Attempt) -> bool:
-        """Wait for news of an attempt; False when the lead has been silent for the hedge delay."""
-        delay = float("inf")
-        if self._rival is None and self._queue and self._queue[0].available:
-            delay = hedge_delay(lead.store.health.latency_p95(), self._tools.hedge)
-        with trio.move_on_at(lead.progress_at + delay):
-            await self._bell.wait()
+    async def _step(self, lead: Attempt, rival: Attempt | None, nursery: trio.Nursery) -> None:
+        if lead.failure is not None:
+            await self._replace(lead, nursery)
+        elif rival is None:
+            await self._watch(lead, nursery)
+        elif rival.failure is not None:
+            self._note(rival)
+            await self._drop(rival)
+            self._rival = None
+        elif rival.verified > lead.verified - self._lead_verified_before:
+            await self._give_up(lead)
+        elif lead.verified - self._lead_verified_before >= rival.verified + CLEAR_LEAD_BLOCKS:
+            await self._drop(rival)
+            self._rival = None
+            self._queue.appendleft(rival.store)
+        else:
+            await self._watch_both(lead, rival)
+
+    async def _watch(self, lead: Attempt, nursery: trio.Nursery) -> None:
+        """Wait for news of a lead that runs alone; bring in a rival when it is silent."""
+        other = self._candidate()
+        if await self._listen(self._alone_until(lead, other)):
+            return
+        if trio.current_time() < self._alone_until(lead, other):
+            return  # most progress does not ring, it only puts off the end of the wait
+        if other is None:
+            await self._stall(lead)
+        else:
+            await self._hedge(lead, other, nursery)
+
+    def _alone_until(self, lead: Attempt, other: WatchedStore | None) -> float:
+        if other is None:
+            return lead.progress_at + self._patience
+        return max(lead.progress_at, self._quiet_since) + self._delay(lead)
+
+    async def _watch_both(self, lead: Attempt, rival: Attempt) -> None:
+        """Wait until one of the two gets ahead; make room for a third node when both are silent."""
+        other = self._candidate()
+        quiet_since = max(lead.progress_at, rival.progress_at)
+        until = quiet_since + self._patience
+        if other is not None:
+            # Twice what is usual for the lead: a cluster that is slow as a whole must not chase from node to node.
+            usual = max(self._delay(lead), lead.store.health.latency_p95() or 0.0)
+            until = max(quiet_since + self._delay(rival), lead.progress_at + 2 * usual)
+        if await self._listen(until):
+            return
+        if other is None:
+            await self._stall(lead, rival)
+        else:
+            await self._give_up(lead)
+
+    async def _listen(self, until: float) -> bool:
+        """Wait for the bell; False when `until` has come without it."""
+        if not self._bell.is_set():
+            look_again = trio.current_time() + LOOK_AGAIN_SECONDS if self._queue or self._stumbled else until
+            with trio.move_on_at(min(until, look_again)):
+                await self._bell.wait()
         if self._bell.is_set():
             self._bell = trio.Event()
             return True
-        # Most progress does not ring, it only puts off the end of the delay.
-        return trio.current_time() < lead.progress_at + delay
+        return trio.current_time() < until
 
-    async def _hedge_against(self, lead: Attempt, nursery: trio.Nursery) -> None:
-        """The lead is silent: ask the next node as well, or instead where there is no memory for both."""
-        if not self._tools.budget.spend():
-            lead.progress_at = trio.current_time()
+    def _candidate(self) -> WatchedStore | None:
+        """The next node to ask beside a silent one: not yet asked and well, or well again."""
+        for stores in (self._queue, self._stumbled):
+            for store in stores:
+                if store.available:
+                    return store
+        return None
+
+    def _delay(self, attempt: Attempt) -> float:
+        return hedge_delay(attempt.store.health.latency_p95(), self._tools.hedge)
+
+    async def _hedge(self, lead: Attempt, other: WatchedStore, nursery: trio.Nursery) -> None:
+        """The lead is silent: ask another node as well, or instead where there is no memory for both."""
+        paid = self._paid_for == (lead, lead.progress_at)
+        # A node known to be in trouble is left without asking the budget: that is no speculation.
+        if lead.store.available and not paid and not self._tools.budget.spend():
+            self._quiet_since = trio.current_time()
             return
+        self._paid_for = (lead, lead.progress_at)
         self._tools.metrics.hedges.labels(lead.store.node).inc()
+        (self._queue if other in self._queue else self._stumbled).remove(other)
+        self._queue.appendleft(other)
         slot = self._tools.pool.try_acquire()
-        if slot is not None:
-            self._rival = self._start(nursery, slot)
-            assert self._rival is not None, "the lead is not done and the queue is not empty"
-        else:
-            await lead.stop()
-            self._note_late(lead)
+        if slot is None:
+            await self._give_up(lead)
+            return
+        self._rival = self._start(nursery, slot)
+        if self._rival is None:
+            self._tools.pool.release(slot)
+            return
+        self._lead_verified_before = lead.verified
+        lead.loud = self._rival.loud = True
 
-    async def _judge(self, lead: Attempt, rival: Attempt) -> None:
-        """The first of the two to verify a block goes on alone."""
-        if lead.progress_at > rival.started_at or lead.done:
-            await self._drop(rival)
-            self._rival = None
-        elif rival.failure is not None:
-            self._report.failures[rival.store.node] = rival.failure
-            await self._drop(rival)
-            self._rival = None
-        elif rival.verified:
-            await lead.stop()
-            if lead.failure is None:
-                self._note_late(lead)
+    async def _give_up(self, attempt: Attempt) -> None:
+        """Stop an attempt that was too slow, unless it comes to an end by itself in that moment."""
+        await attempt.stop()
+        if not attempt.done and attempt.failure is None:
+            reason = f"silent for {trio.current_time() - attempt.progress_at:.2f} s"
+            attempt.store.late(reason)
+            attempt.failure = Unavailable(attempt.store.node, reason)
 
-    def _note_late(self, lead: Attempt) -> None:
-        reason = f"silent for {trio.current_time() - lead.progress_at:.2f} s"
-        lead.store.late(reason)
-        lead.failure = Unavailable(lead.store.node, reason)
+    async def _stall(self, *attempts: Attempt) -> None:
+        """Nothing comes and nobody is left to ask: the next round orders all nodes anew."""
+        self.stalled = True
+        self._queue.clear()
+        self._stumbled.clear()
+        for attempt in attempts:
+            await self._give_up(attempt)
 
     async def _replace(self, lead: Attempt, nursery: trio.Nursery) -> None:
         """The lead has failed: its rival takes over, else the next node in the queue."""
-        assert lead.failure is not None
-        self._report.failures[lead.store.node] = lead.failure
+        self._note(lead)
         await self._drop(lead)
-        self._lead = self._rival
-        self._rival = None
+        self._lead, self._rival = self._rival, None
         if self._lead is None:
             self._lead = self._start(nursery)
-        elif self._lead.failure is None:
+        else:
             self._lead.publish()
 
+    def _note(self, attempt: Attempt) -> None:
+        assert attempt.failure is not None
+        node = attempt.store.node
+        self._report.note(node, attempt.failure)
+        if not self.stalled and not self._report.hopeless(node) and not isinstance(attempt.failure, Corrupt):
+            self._stumbled.append(attempt.store)
+
+    def _note_unfinished(self) -> None:
+        """Cut off by the caller's deadline: the report says whom it was waiting for."""
+        if self._lead is None or self._lead.done:
+            return
+        for attempt in (self._lead, self._rival):
+            if attempt is not None and attempt.failure is None and not attempt.done:
+                silence = trio.current_time() - attempt.progress_at
+                reason = f"silent for {silence:.2f} s"
+                self._report.note(attempt.store.node, Unavailable(attempt.store.node, reason))
+                if silence > self._delay(attempt):
+                    attempt.store.late(reason)
+
     def _start(self, nursery: trio.Nursery, scratch: Slot | None = None) -> Attempt | None:
-        if not self._queue:
-            return None
         missing = self._fill.mask(self._first, self._end) & ~self._fill.ready
-        if not missing:
+        if not self._queue or not missing:
             return None
         first = (missing & -missing).bit_length() - 1
         attempt = Attempt(

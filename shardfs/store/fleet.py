@@ -7,7 +7,7 @@ from typing import Self
 
 import trio
 
-from shardfs.errors import ShardfsError, StoreError
+from shardfs.errors import ShardfsError, Unavailable
 from shardfs.store.watched import WatchedStore
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,10 @@ async def _probe(store: WatchedStore, probing: set[str]) -> None:
             store.late("no answer to a probe")
         elif store.available:
             logger.info("node %s answers again (was: %s)", store.node, reason)
-    except StoreError as error:
-        logger.debug("probe: %s", error)
-        if not store.health.suspect:
-            return
-        store.late(error.reason)
+    except Unavailable as error:
+        logger.debug("probe: %s", error)  # and the store has noted it
     except ShardfsError as error:
         logger.debug("probe of %s: %s", store.node, error)
+        store.late(str(error))
     finally:
         probing.discard(store.node)

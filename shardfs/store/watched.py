@@ -1,6 +1,7 @@
 """A store around a store that keeps the node's health and load up to date, whoever asks.
 
-Only failures that speak of the node count: NotFound, Denied, NoSpace and wrong bytes do not mean that it is dead.
+Only failures that speak of the node count: NotFound, Denied, NoSpace and wrong bytes do not mean that it is dead. Every
+answer, NotFound too, means that it is alive.
 A cancelled call says nothing; the caller that gave up on a late node tells so with `late`.
 """
 
@@ -13,7 +14,7 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.health import NodeHealth
 from shardfs.core.keys import ObjectKey
-from shardfs.errors import Unavailable
+from shardfs.errors import NotFound, Unavailable
 from shardfs.store.base import LIST_LIMIT, Store, StoreStat
 
 
@@ -43,7 +44,7 @@ class WatchedStore:
 
     def corrupt(self, reason: str) -> None:
         """The node delivered bytes that did not verify."""
-        self.health.corrupted(trio.current_time(), reason, self._chance())
+        self.health.corrupted(trio.current_time(), reason)
 
     async def get(
         self,
@@ -54,11 +55,12 @@ class WatchedStore:
         arrived: Callable[[int], None] | None = None,
     ) -> int:
         started = trio.current_time()
-        first_byte = 0.0
+        first_byte: float | None = None
 
         def watch(count: int) -> None:
             nonlocal first_byte
-            first_byte = first_byte or trio.current_time()
+            if first_byte is None:
+                first_byte = trio.current_time()
             if arrived is not None:
                 arrived(count)
 
@@ -69,7 +71,7 @@ class WatchedStore:
         finally:
             self.inflight_bytes -= len(into)
         now = trio.current_time()
-        self.health.answered(now, (first_byte or now) - started)
+        self.health.answered(now, (now if first_byte is None else first_byte) - started)
         return count
 
     async def read(self, key: ObjectKey, *, limit: int) -> bytes:
@@ -94,9 +96,7 @@ class WatchedStore:
 
     async def stat(self) -> StoreStat:
         with self._judged():
-            stat = await self._store.stat()
-        self.health.recovered(trio.current_time())
-        return stat
+            return await self._store.stat()
 
     async def aclose(self) -> None:
         await self._store.aclose()
@@ -108,3 +108,7 @@ class WatchedStore:
         except Unavailable as error:
             self.health.failed(trio.current_time(), error.reason, self._chance())
             raise
+        except NotFound:
+            self.health.recovered(trio.current_time())
+            raise
+        self.health.recovered(trio.current_time())

@@ -1,0 +1,219 @@
+"""A node on a simulated network: latency, bandwidth and seeded faults, in trio's virtual time.
+
+It keeps the contract of `Store`, and uses all that the contract leaves open to be nasty: until a call has returned, the
+part of the buffer that has not been announced by `arrived` may hold anything, so it is filled with rubbish on failure
+and on cancellation; and a cancelled call takes its time to end. Whoever reads such memory, or gives it to somebody
+else before the call has returned, delivers wrong bytes.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import trio
+
+from shardfs.core.digest import Bytes
+from shardfs.core.keys import ObjectKey
+from shardfs.errors import Denied, NotFound, Unavailable
+from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.testing.faults import Ask, Fault, Kind, Plan, well
+
+RUBBISH = 0xA5
+CANCEL_SECONDS = 0.001
+
+
+class SimulatedNode:
+    """See `shardfs.store.base.Store`; read-only. `hits` counts the faults that took effect, `asked` the calls.
+
+    `latency` seconds before the first byte, then `bandwidth` bytes a second, in pieces of at most `piece` bytes.
+    Besides the plan, which is asked about each `get`, the whole node may be down (`up` = False) or `hung`.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        objects: dict[ObjectKey, bytes],
+        *,
+        chance: random.Random,
+        latency: float = 0.001,
+        bandwidth: float = 1e9,
+        piece: int = 4096,
+        plan: Plan = well,
+    ) -> None:
+        self.node = node
+        self.objects = objects
+        self.latency = latency
+        self.bandwidth = bandwidth
+        self.piece = piece
+        self.plan = plan
+        self.up = True
+        self.hung = False
+        self.open_calls = 0
+        self.asked: Counter[ObjectKey] = Counter()
+        self.ranges: list[tuple[ObjectKey, int, int]] = []
+        self.hits: Counter[Kind] = Counter()
+        self.cancelled = 0
+        self.probes = 0
+        self._chance = chance
+
+    async def get(
+        self,
+        key: ObjectKey,
+        into: memoryview,
+        *,
+        offset: int = 0,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        self.asked[key] += 1
+        self.ranges.append((key, offset, len(into)))
+        self.open_calls += 1
+        landed = 0
+
+        def announce(count: int) -> None:
+            nonlocal landed
+            landed = count
+            if arrived is not None:
+                arrived(count)
+
+        try:
+            return await self._answer(key, into, offset, announce)
+        except trio.Cancelled:
+            self.cancelled += 1
+            with trio.CancelScope(shield=True):
+                # Bytes may land until the call has returned.
+                await trio.sleep(self._chance.choice((0, 0, CANCEL_SECONDS)))
+                self._litter(into, landed)
+            raise
+        except (NotFound, Unavailable, Denied):
+            self._litter(into, landed)
+            raise
+        finally:
+            self.open_calls -= 1
+
+    async def stat(self) -> StoreStat:
+        self.probes += 1
+        await self._reach()
+        return StoreStat(version="simulated")
+
+    async def size(self, key: ObjectKey) -> int | None:
+        await self._reach()
+        return len(self.objects[key]) if key in self.objects else None
+
+    async def read(self, key: ObjectKey, *, limit: int) -> bytes:
+        await self._reach()
+        if key not in self.objects:
+            raise NotFound(f"node {self.node}: no object {key}")
+        if len(self.objects[key]) > limit:
+            raise Unavailable(self.node, f"{key} has more than {limit} bytes")
+        return self.objects[key]
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
+        await self._reach()
+        return sorted(key for key in self.objects if key.startswith(prefix) and key > after)[:limit]
+
+    async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+        raise Denied(self.node, f"{key}: read-only, and {len(parts)} parts are too many")
+
+    async def delete(self, key: ObjectKey) -> bool:
+        raise Denied(self.node, f"{key}: read-only")
+
+    async def aclose(self) -> None:
+        return
+
+    async def _reach(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            self.hits[Kind.REFUSE] += 1
+            raise Unavailable(self.node, "connection refused")
+        await self._hang_if_hung()
+        await trio.sleep(self.latency)
+
+    async def _hang_if_hung(self) -> None:
+        if self.hung:
+            self.hits[Kind.HANG] += 1
+            await trio.sleep_forever()
+
+    async def _answer(self, key: ObjectKey, into: memoryview, offset: int, announce: Callable[[int], None]) -> int:
+        fault = self.plan(Ask(self.node, key, offset, len(into), trio.current_time()))
+        if fault is not None and fault.kind is Kind.REFUSE:
+            self.hits[fault.kind] += 1
+            raise Unavailable(self.node, "connection refused")
+        slower = fault.factor if fault is not None and fault.kind is Kind.SLOW else 1.0
+        if slower > 1:
+            self.hits[Kind.SLOW] += 1
+        await self._reach()
+        await trio.sleep(self.latency * (slower - 1))
+        content = self._content(key, offset, len(into), fault)
+        stop = fault.at if fault is not None and fault.kind in (Kind.RESET, Kind.HANG) else len(content) + 1
+        sent = 0
+        while sent < len(content) or stop <= sent:
+            if sent >= stop:
+                await self._break(fault)
+            end = min(sent + self.piece, len(content), max(stop, sent + 1))
+            await trio.sleep((end - sent) / self.bandwidth * slower)
+            if not self.up:
+                self.hits[Kind.RESET] += 1
+                raise Unavailable(self.node, "connection reset")
+            await self._hang_if_hung()
+            into[sent:end] = content[sent:end]
+            sent = end
+            announce(sent)
+        if fault is not None and fault.kind is Kind.ENDLESS:
+            self.hits[Kind.ENDLESS] += 1
+            raise Unavailable(self.node, "more bytes than asked for")
+        return sent
+
+    async def _break(self, fault: Fault | None) -> None:
+        assert fault is not None
+        self.hits[fault.kind] += 1
+        if fault.kind is Kind.HANG:
+            await trio.sleep_forever()
+        raise Unavailable(self.node, f"connection reset after {fault.at} bytes")
+
+    def _content(self, key: ObjectKey, offset: int, length: int, fault: Fault | None) -> bytes:
+        """What this answer delivers."""
+        kind = fault.kind if fault is not None else None
+        if kind is Kind.DENIED:
+            self.hits[Kind.DENIED] += 1
+            raise Denied(self.node, "401")
+        if key not in self.objects or kind is Kind.MISSING:
+            if kind is Kind.MISSING:
+                self.hits[Kind.MISSING] += 1
+            raise NotFound(f"node {self.node}: no object {key}")
+        stored = self.objects[key]
+        right = stored[offset : offset + length]
+        wrong = self._damaged(key, stored, offset, right, fault)
+        if wrong == right:
+            return right
+        assert kind is not None
+        self.hits[kind] += 1
+        return wrong
+
+    def _damaged(self, key: ObjectKey, stored: bytes, offset: int, right: bytes, fault: Fault | None) -> bytes:
+        length = len(right)
+        if fault is None or not length:
+            return right
+        match fault.kind:
+            case Kind.TRUNCATE:
+                return right[: min(fault.at, length - 1)]
+            case Kind.FLIP:
+                at = fault.at % length
+                return right[:at] + bytes([right[at] ^ 1 << self._chance.randrange(8)]) + right[at + 1 :]
+            case Kind.GARBAGE:
+                return self._chance.randbytes(length)
+            case Kind.OTHER_CHUNK:
+                return self._another(key)[offset : offset + length].ljust(length, b"\0")
+            case Kind.OTHER_DATA:
+                header = 16 + 36 * (
+                    -(-int.from_bytes(stored[12:16], "little") // int.from_bytes(stored[8:12], "little"))
+                )
+                mixed = stored[:header] + self._another(key)[header : len(stored)].ljust(len(stored) - header, b"\0")
+                return mixed[offset : offset + length]
+            case _:
+                return right
+
+    def _another(self, key: ObjectKey) -> bytes:
+        return next((data for other, data in sorted(self.objects.items()) if other != key), bytes(64))
+
+    def _litter(self, into: memoryview, landed: int) -> None:
+        into[landed:] = bytes([RUBBISH]) * (len(into) - landed)
