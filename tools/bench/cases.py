@@ -1,0 +1,116 @@
+"""The cases that several groups share: the limits, and whole reads of the model."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from bench.child import program, reader, run_reader
+from bench.measure import MIB, Case, evict, fill
+from bench.world import World, wait_cached
+from shardfs.api.local import LocalCluster
+
+Timed = Callable[[], float | Mapping[str, float]]
+Scene = Callable[[], AbstractContextManager[Timed]]
+MEMORY_BYTES = 512 * MIB  # of a mount, by default
+
+NO_CACHE = ("--no-cache",)
+
+
+def wire(world: World) -> Case:
+    """The chunks of the model by raw sockets."""
+    stored = world.stored
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        plan = world.plan_file(stored.wire_plan)
+        with program("wire", plan, stored.in_flight) as child:
+            child.ready()
+            yield lambda: run_reader(child)
+        plan.unlink()
+
+    return Case("wire", scene, memory_bytes=128 * MIB)
+
+
+def fuse(world: World) -> Case:
+    """A file of the same size out of memory, by pyfuse3."""
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        place = world.place("fuse")
+        place.mkdir()
+        with program("fusefile", place, world.size) as server:
+            server.ready()
+            with reader("read", place / "file") as child:
+                yield lambda: run_reader(child, world.size)
+        place.rmdir()
+
+    return Case("fuse", scene, memory_bytes=world.size + 128 * MIB)
+
+
+def disk(world: World, how: str = "read") -> Case:
+    """The file on the local disk, nothing of it in memory."""
+    return _local(world, f"disk {how}", how, evict, world.size)
+
+
+def memory(world: World, how: str = "read") -> Case:
+    """The file on the local disk, all of it in memory."""
+    return _local(world, f"memory {how}", how, fill, 0)
+
+
+def _local(world: World, name: str, how: str, prepare: Callable[[list[Path]], None], size: int) -> Case:
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        prepare([world.source])
+        with reader(how, world.source) as child:
+            yield lambda: run_reader(child)
+
+    return Case(name, scene, memory_bytes=size + 16 * MIB)
+
+
+def cold(
+    world: World,
+    name: str,
+    *options: str,
+    how: str = "read",
+    cluster: LocalCluster | None = None,
+    size: int | None = None,
+    model: str | None = None,
+) -> Case:
+    """The model through a new mount that has nothing of it. A new disk cache unless `options` say --no-cache."""
+    world.stored  # noqa: B018  # published before anything is timed
+    size = size or world.size
+    copies = 1 if "--no-cache" in options else 2
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        with world.mount(*options, cluster=cluster) as mount:
+            path = mount.path / model if model else mount.model
+            with reader(how, path) as child:
+                yield lambda: run_reader(child)
+
+    return Case(name, scene, memory_bytes=copies * size + MEMORY_BYTES + (size if how != "read" else 0))
+
+
+def hot(world: World, name: str, how: str) -> Case:
+    """The second read on one mount: the kernel has all of it."""
+    world.stored  # noqa: B018
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        with world.mount(*NO_CACHE) as mount:
+            with reader("read", mount.model) as first:
+                run_reader(first, world.size)
+            with reader(how, mount.model) as child:
+                yield lambda: run_reader(child)
+
+    return Case(name, scene, memory_bytes=16 * MIB)
+
+
+def filled_cache(world: World) -> Path:
+    """A disk cache that holds the whole model. The caller removes it."""
+    with world.mount(keep=True) as mount:
+        with reader("read", mount.model) as child:
+            run_reader(child, world.size)
+        wait_cached(mount.model, world.size)
+    assert mount.cache is not None
+    return mount.cache

@@ -1,0 +1,41 @@
+"""What a group is handed: the options, the world, and where its figures go."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Figures
+from bench.measure import Case, Results, interleave
+from bench.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`size`: bytes of the model; `runs`: rounds; `quick`: small everything, to see that it works."""
+
+    size: int
+    runs: int
+    quick: bool
+    peers: bool
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Given to each group's `run`."""
+
+    options: Options
+    world: World
+    figures: Figures
+    say: Callable[[str], None]
+
+    def measure(self, cases: Sequence[Case]) -> Results:
+        """Run the cases in turns; note those that failed."""
+        results = interleave(cases, self.options.runs, self.say)
+        for name, reason in results.failed.items():
+            self.note(f"{name}: failed ({reason})")
+        return results
+
+    def note(self, text: str) -> None:
+        """A line for the report: what was left out, and why. Without paths of this machine."""
+        self.figures.notes.append(text.replace(str(self.world.work), "WORK"))

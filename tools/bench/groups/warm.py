@@ -1,0 +1,66 @@
+"""Reads of what is here already: in the disk cache (warm; page cache dropped, also with every node stopped), and in the
+kernel's page cache (hot). The limits are the same bytes in a plain local file, dropped from the page cache or in it.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import cases
+from bench.child import reader, run_reader
+from bench.context import Bench
+from bench.measure import Case, evict, files_below
+from bench.world import World
+
+
+def run(bench: Bench) -> None:
+    world, figures, size = bench.world, bench.figures, bench.options.size
+    world.stored  # noqa: B018
+    cache = cases.filled_cache(world)
+    try:
+        done = bench.measure(
+            [
+                cases.disk(world),
+                cases.disk(world, "mmap"),
+                cases.memory(world),
+                cases.memory(world, "mmap"),
+                warm(world, "warm", cache),
+                warm(world, "warm mmap", cache, how="mmap"),
+                warm(world, "warm, nodes stopped", cache, stop_nodes=True),
+                cases.hot(world, "hot read", "read"),
+                cases.hot(world, "hot mmap", "mmap"),
+            ]
+        )
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+    figures.rate("warm.disk", "local file, page cache dropped", done.series("disk read"), size)
+    figures.rate("warm.disk_mmap", "the same by mmap", done.series("disk mmap"), size)
+    figures.rate("warm.memory", "local file in memory", done.series("memory read"), size)
+    figures.rate("warm.memory_mmap", "the same by mmap", done.series("memory mmap"), size)
+    figures.rate("warm.read", "warm read", done.series("warm"), size, limit="warm.disk")
+    figures.rate("warm.mmap", "warm mmap walk", done.series("warm mmap"), size, limit="warm.disk_mmap")
+    stopped = done.series("warm, nodes stopped")
+    figures.rate("warm.stopped", "warm read, all nodes stopped", stopped, size, limit="warm.disk")
+    figures.rate("warm.hot", "hot read", done.series("hot read"), size, limit="warm.memory")
+    figures.rate("warm.hot_mmap", "hot mmap walk", done.series("hot mmap"), size, limit="warm.memory_mmap")
+
+
+def warm(world: World, name: str, cache: Path, *, how: str = "read", stop_nodes: bool = False) -> Case:
+    """A new mount over a full disk cache of which nothing is in memory."""
+
+    @contextmanager
+    def scene() -> Iterator[cases.Timed]:
+        evict(files_below(cache))
+        with world.mount(cache=cache) as mount:
+            mount.model.stat()
+            try:
+                if stop_nodes:
+                    for node in world.cluster.node_ids:
+                        world.cluster.stop(node)
+                with reader(how, mount.model) as child:
+                    yield lambda: run_reader(child, world.size)
+            finally:
+                world.heal()
+
+    return Case(name, scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)

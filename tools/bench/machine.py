@@ -1,0 +1,39 @@
+"""What the figures were measured on: enough to judge them, nothing that names the place."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench.measure import GIB
+
+PACKAGES = ("shardfs", "pyfuse3", "trio", "blake3", "xxhash", "safetensors", "torch")
+
+
+def machine() -> dict[str, object]:
+    """Cores, memory, kernel, processor, versions and the date."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
+        "processor": processor(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "root": os.geteuid() == 0,
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,117 @@
+"""Reads a file the way a program would, and says how long it took: `reader.py HOW PATH [OFFSET LENGTH]`.
+
+    read     1 MiB reads into one buffer        mmap       copies 1 MiB pieces out of a private mapping
+    sha256   read, with the digest; says `half` in a line of its own when it is half way
+    numpy, torch-safetensors    safetensors' load_file          torch    torch.load(mmap=True)
+
+Loaders that only map the file are made to touch every page of every tensor: that is what using it costs.
+"""
+
+import hashlib
+import importlib
+import json
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+STEP = 1024 * 1024
+
+Work = Callable[[str, int, int], dict[str, object]]
+
+
+def by_read(path: str, offset: int, length: int) -> dict[str, object]:
+    buffer = memoryview(bytearray(STEP))
+    left = length
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        while left and (count := file.readinto(buffer[: min(STEP, left)])):
+            left -= count
+    return {"bytes": length - left}
+
+
+def by_mmap(path: str, offset: int, length: int) -> dict[str, object]:
+    buffer = memoryview(bytearray(STEP))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapped:
+        view = memoryview(mapped)
+        for at in range(offset, offset + length, STEP):
+            count = min(STEP, offset + length - at)
+            buffer[:count] = view[at : at + count]
+        view.release()
+    return {"bytes": length}
+
+
+def by_sha256(path: str, offset: int, length: int) -> dict[str, object]:
+    buffer = memoryview(bytearray(STEP))
+    digest = hashlib.sha256()
+    done, said = 0, False
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        while done < length and (count := file.readinto(buffer[: min(STEP, length - done)])):
+            digest.update(buffer[:count])
+            done += count
+            if not said and done * 2 >= length:
+                said = True
+                print("half", flush=True)
+    return {"bytes": done, "sha256": digest.hexdigest()}
+
+
+def by_numpy() -> Work:
+    load_file = importlib.import_module("safetensors.numpy").load_file
+
+    def work(path: str, _offset: int, _length: int) -> dict[str, object]:
+        tensors = load_file(path)
+        return {"bytes": sum(tensor.nbytes for tensor in tensors.values())}
+
+    return work
+
+
+def by_torch_safetensors() -> Work:
+    load_file = importlib.import_module("safetensors.torch").load_file
+
+    def work(path: str, _offset: int, _length: int) -> dict[str, object]:
+        return {"bytes": touch_tensors(load_file(path))}
+
+    return work
+
+
+def by_torch() -> Work:
+    torch = importlib.import_module("torch")
+
+    def work(path: str, _offset: int, _length: int) -> dict[str, object]:
+        return {"bytes": touch_tensors(torch.load(path, mmap=True, weights_only=True))}
+
+    return work
+
+
+def touch_tensors(tensors: dict[str, Any]) -> int:
+    """Read one byte of every page of every tensor; their size in bytes."""
+    size = 0
+    for tensor in tensors.values():
+        flat = tensor.numpy().reshape(-1).view("u1")
+        int(flat[:: mmap.PAGESIZE].sum())
+        size += flat.nbytes
+    return size
+
+
+def main() -> None:
+    how, path, *span = sys.argv[1:]
+    plain: dict[str, Work] = {"read": by_read, "mmap": by_mmap, "sha256": by_sha256}
+    loaders = {"numpy": by_numpy, "torch-safetensors": by_torch_safetensors, "torch": by_torch}
+    work = plain[how] if how in plain else loaders[how]()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    started = time.monotonic()
+    answer: dict[str, object]
+    try:
+        offset, length = (int(span[0]), int(span[1])) if span else (0, os.stat(path).st_size)
+        answer = work(path, offset, length)
+    except OSError as error:
+        answer = {"error": error.strerror, "errno": error.errno}
+    print(json.dumps(answer | {"started": started, "ended": time.monotonic()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
