@@ -116,6 +116,12 @@ class Target:
             latest = started + seconds
             scope.deadline = latest if math.isinf(scope.deadline) else max(scope.deadline, latest)
 
+    def _hurry(self) -> None:
+        """The node did not answer: what is still on its way gets the time of one more question."""
+        latest = trio.current_time() + self._options.question
+        for scope in self._sending:
+            scope.deadline = min(scope.deadline, latest)
+
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(self._options.question):
             return await question()
@@ -142,6 +148,7 @@ class Target:
                 late = isinstance(error, _Late)
                 if late:
                     self._store.late(error.reason)
+                    self._hurry()
                 if late or streak == tries:
                     self._rest(error.reason, rests + 1)
                     raise

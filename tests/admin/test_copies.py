@@ -111,6 +111,25 @@ async def test_a_dead_node_costs_its_time_once(make_rig, autojump_clock: trio.te
     assert copies.replaced["a"].chunks == owned
 
 
+async def test_a_node_that_hangs_holds_nobody_for_long(make_rig, autojump_clock: trio.testing.MockClock) -> None:
+    """Chunks that are being sent when it stops answering do not wait for the time that storing may take."""
+    rig = make_rig(nodes=3)
+    chunks = [piece() for _ in range(16)]
+    hang = Fault(hang=True)
+    copies = rig.copies()
+    async with trio.open_nursery() as nursery:
+        rig.stores["a"].pause = lambda op, key: 0.5 if op == "put" else 0.0
+        for chunk in chunks[:8]:
+            nursery.start_soon(copies.ensure, chunk)
+        await trio.sleep(0.1)
+        rig.stores["a"].faults.append(hang)
+        for chunk in chunks[8:]:
+            nursery.start_soon(copies.ensure, chunk)
+    assert hang.hits > 2
+    assert all(len(holders(rig, chunk)) == 2 for chunk in chunks)
+    assert trio.current_time() < 2 * OPTIONS.question + 1
+
+
 async def test_a_failure_that_passes_is_tried_again(rig, autojump_clock: trio.testing.MockClock) -> None:
     for store in rig.stores.values():
         store.faults.append(Fault(op="put", error="reset", times=2))

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from shardfs.admin.upload import Tally
+from shardfs.api.put import put
 from shardfs.cli.progress import Speed, clock, describe, percent, show_progress
 from shardfs.config import load_cluster
 from shardfs.core.chunk import BLOCK_SIZE, verify_chunk
@@ -22,6 +23,7 @@ from shardfs.core.keys import chunk_key
 from shardfs.core.manifest import Manifest
 from shardfs.core.names import ModelName
 from shardfs.core.ranges import chunk_count
+from shardfs.errors import Conflict, SourceError
 from shardfs.wiring.client import client
 
 SHARDFS = [sys.executable, "-m", "shardfs"]
@@ -338,6 +340,17 @@ def test_a_source_that_changes_on_the_way(nodes: Nodes, big: Path) -> None:
     assert process.returncode == 1
     assert (stdout, stderr) == ("", f"shardfs: {big} changed while it was being published\n")
     assert nodes.models() == {}
+
+
+def test_from_python_it_is_a_call(nodes: Nodes, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = put(model, "m", cluster=nodes.file)
+    assert (done.name, done.generation, done.files) == ("m", 1, 3)
+    monkeypatch.setenv("SHARDFS_CLUSTER", str(nodes.file))
+    assert put(str(model), "m").unchanged
+    with pytest.raises(SourceError, match="nowhere: No such file"):  # as it is, not in a group
+        put(model / "nowhere")
+    with pytest.raises(Conflict, match="m/part: cannot exist beside the model m"):
+        put(model, "m/part")
 
 
 # -------------------------------------------------------------------------------------------------- bad questions
