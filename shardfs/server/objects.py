@@ -108,6 +108,7 @@ class Objects:
     async def put(self, connection: Connection, request: Request, key: ObjectKey) -> None:
         """Receive, verify, make durable, make visible, answer."""
         if request.length is None or request.chunked:
+            connection.closing = True  # what such a client sends next is anybody's guess
             raise Refused(411, "Content-Length is needed, and no transfer coding")
         if request.length > size_limit(key):
             raise Refused(413, f"at most {size_limit(key)} bytes")

@@ -5,6 +5,7 @@ IDLE_SECONDS_MAX, or that the server has closed or written to in the meantime, i
 before its answer was read to the end (by cancellation, say) closes its connection.
 """
 
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,4 +78,6 @@ def _reason(error: OSError) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     shown = cause if isinstance(cause, OSError) else error
+    if shown.errno is not None and shown.errno > 0:  # not a failed name look-up, whose numbers are others
+        return os.strerror(shown.errno)
     return shown.strerror or str(shown)

@@ -44,13 +44,16 @@ async def process_store(folder: Path) -> AsyncIterator[Store]:
         process = await nursery.start(
             partial(trio.run_process, [*command, "--listen", "127.0.0.1:0", "--json"], stdout=PIPE, check=False)
         )
-        line = b""
-        while not line.endswith(b"\n"):
-            line += await process.stdout.receive_some()
+        async with process.stdout as stdout:
+            line = b""
+            while not line.endswith(b"\n"):
+                line += await stdout.receive_some()
         store = HttpStore("a", json.loads(line)["url"])
-        yield store
-        await store.aclose()
-        process.terminate()
+        try:
+            yield store
+        finally:
+            await store.aclose()
+            process.terminate()
 
 
 @asynccontextmanager
