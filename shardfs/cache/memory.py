@@ -59,22 +59,25 @@ class SlotPool:
             return None
         return self._free.pop()
 
-    async def acquire(self) -> Slot:
-        """A slot, in the order of asking."""
+    async def acquire(self, *, nudge: Callable[[], None] = lambda: None, nudge_seconds: float = float("inf")) -> Slot:
+        """A slot, in the order of asking. `nudge` is called each time that it has taken `nudge_seconds` longer."""
         slot = self.try_acquire()
         if slot is not None:
             return slot
         turn = _Turn()
         self._waiting.append(turn)
         try:
-            await turn.ready.wait()
+            while turn.slot is None:
+                with trio.move_on_after(nudge_seconds):
+                    await turn.ready.wait()
+                if turn.slot is None:
+                    nudge()
         except trio.Cancelled:
             if turn.slot is None:
                 self._waiting.remove(turn)
             else:
                 self.release(turn.slot)
             raise
-        assert turn.slot is not None
         return turn.slot
 
     def release(self, slot: Slot) -> None:

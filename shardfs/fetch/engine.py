@@ -23,7 +23,7 @@ from shardfs.core.chunk import ChunkHeader
 from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
-from shardfs.fetch.fill import ChunkPlace, Fill
+from shardfs.fetch.fill import ChunkPlace, Fill, RunKey
 from shardfs.fetch.race import Racer, Report
 from shardfs.fetch.writeback import Writeback
 from shardfs.obs.reading import ReadMetrics
@@ -63,10 +63,11 @@ class Engine:
         self._racer = Racer(fleet, placement, pool, metrics=metrics, chance=chance)
         self._writeback = Writeback(pool)
         self._disk = trio.CapacityLimiter(options.disk_threads)
-        self._consumed: OrderedDict[tuple[Digest, int, int], Fill] = OrderedDict()
-        self._unread: OrderedDict[tuple[Digest, int, int], Fill] = OrderedDict()
+        self._consumed: OrderedDict[RunKey, Fill] = OrderedDict()
+        self._unread: OrderedDict[RunKey, Fill] = OrderedDict()
         self._headers: OrderedDict[Digest, ChunkHeader] = OrderedDict()
         self._nursery: trio.Nursery | None = None
+        self._stopping = False
         pool.on_pressure(self._evict)
 
     @property
@@ -75,12 +76,18 @@ class Engine:
         return self._pool.plain_bytes
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; then jobs end, and writes already begun are finished."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._writeback.run)
-            task_status.started()
-            await trio.sleep_forever()
+        """Serve until cancelled; then jobs end, readers are told, and writes already begun are finished."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._writeback.run)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._stopping = True
+        finally:
+            self._writeback.shed()
 
     async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
         """Plain bytes [start, start + length) of a run, verified; valid until the caller's next checkpoint.
@@ -97,8 +104,10 @@ class Engine:
         try:
             while missing := wanted & ~fill.ready:
                 if missing & ~fill.pending:
+                    if self._stopping:
+                        raise NoCopy(f"chunk {place.digest.hex()[:16]}: the reader is stopping")
                     if not tries:
-                        raise fill.failure or NoCopy(f"chunk {place.digest}: given up")
+                        raise fill.failure or NoCopy(f"chunk {place.digest.hex()[:16]}: given up")
                     self._start(fill, tries.pop(0))
                 await fill.wait()
         finally:
@@ -109,9 +118,7 @@ class Engine:
         """Begin to fetch a whole run unless that happens already. False when memory is short."""
         fill = self._find(place)
         if fill is None:
-            if len(self._unread) >= self._pool.slots * self._options.unread_share:
-                return False
-            slot = self._pool.try_acquire()
+            slot = self._spare_slot()
             if slot is None:
                 return False
             fill = self._enter(place, slot)
@@ -119,6 +126,15 @@ class Engine:
         if everything & ~fill.ready & ~fill.pending:
             self._start(fill, everything)
         return True
+
+    def _spare_slot(self) -> Slot | None:
+        """A slot for something not asked for yet: never at the cost of what waits for its reader, or is being read."""
+        limit = min(int(self._pool.slots * self._options.unread_share), self._pool.slots - 1)
+        if self._stopping or len(self._unread) >= max(1, limit):
+            return None
+        if not self._pool.free and (len(self._consumed) < 2 or not self._evict_from(self._consumed)):
+            return None
+        return self._pool.try_acquire()
 
     def _find(self, place: ChunkPlace) -> Fill | None:
         fill = self._consumed.get(place.key) or self._unread.get(place.key)
@@ -133,12 +149,7 @@ class Engine:
 
     async def _admit(self, place: ChunkPlace) -> Fill:
         """A fill for the chunk, as soon as there is a slot."""
-        slot = None
-        while slot is None:
-            with trio.move_on_after(SHED_AFTER_SECONDS):
-                slot = await self._pool.acquire()
-            if slot is None:
-                self._writeback.shed()
+        slot = await self._pool.acquire(nudge=self._writeback.shed, nudge_seconds=SHED_AFTER_SECONDS)
         fill = self._find(place)
         if fill is not None:
             self._pool.release(slot)
@@ -159,13 +170,15 @@ class Engine:
 
     def _evict(self) -> bool:
         """Give back the slot least worth keeping; False when all are in use."""
-        for fills in (self._consumed, self._unread):
-            for key, fill in fills.items():
-                if not fill.pins and not fill.pending:
-                    del fills[key]
-                    self._keep_header(fill)
-                    self._pool.release(fill.slot)
-                    return True
+        return self._evict_from(self._consumed) or self._evict_from(self._unread)
+
+    def _evict_from(self, fills: OrderedDict[RunKey, Fill]) -> bool:
+        for key, fill in fills.items():
+            if not fill.pins and not fill.pending:
+                del fills[key]
+                self._keep_header(fill)
+                self._pool.release(fill.slot)
+                return True
         return False
 
     def _keep_header(self, fill: Fill) -> None:
@@ -205,9 +218,6 @@ class Engine:
                 failure = report.error(fill, f"no good copy within {self._options.job_timeout_seconds:g} s")
         except ShardfsError as error:
             failure = error
-        except trio.Cancelled:
-            fill.failure = NoCopy("the mount is stopping")
-            raise
         except Exception as error:  # a bug must fail this chunk, not the mount
             logger.exception("chunk %s", fill.place.digest)
             failure = NoCopy(f"chunk {fill.place.digest}: internal error: {error!r}")

@@ -5,6 +5,7 @@ verified; they never change afterwards. Guarded by the event loop: methods have 
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
@@ -13,6 +14,8 @@ from shardfs.cache.memory import Slot
 from shardfs.core.chunk import ChunkHeader, block_count, header_size, parse_header, verify_block
 from shardfs.core.digest import Digest
 from shardfs.errors import InvalidFormat
+
+RunKey: TypeAlias = tuple[Digest, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class ChunkPlace:
         return min(self.blocks * self.block_size, self.plain_size - self.first * self.block_size)
 
     @property
-    def key(self) -> tuple[Digest, int, int]:
-        """Equal for equal bytes, whichever file they are wanted for."""
-        return self.digest, self.first, self.blocks
+    def key(self) -> RunKey:
+        """Equal for equal bytes, whichever file they are wanted for. A manifest may lie about sizes, so they count."""
+        return self.digest, self.plain_size, self.block_size, self.first, self.blocks
 
 
 class Fill:

@@ -5,6 +5,7 @@ closed by its reader before it is written. When memory is short because the disk
 given up (`shed`): the cache may forget, a reader must not wait for it.
 """
 
+import logging
 from collections import deque
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ import trio
 from shardfs.cache import CacheFile
 from shardfs.cache.memory import SlotPool
 from shardfs.fetch.fill import Fill
+
+logger = logging.getLogger(__name__)
 
 WRITERS = 2
 
@@ -51,7 +54,7 @@ class Writeback:
     async def run(self) -> None:
         """Write until cancelled."""
         async with trio.open_nursery() as nursery:
-            for _ in range(WRITERS):
+            for _ in range(min(WRITERS, self._pool.slots - 1)):  # writers that hang leave a slot to the readers
                 nursery.start_soon(self._write_all)
 
     async def _write_all(self) -> None:
@@ -63,6 +66,8 @@ class Writeback:
                 view = write.fill.block_view(write.first, write.end)
                 at = write.base + write.first
                 await trio.to_thread.run_sync(write.file.write, at, view, limiter=self._threads)
+            except Exception:  # a bug must cost this write, not the mount
+                logger.exception("cache file of chunk %s", write.fill.place.digest)
             finally:
                 self._release(write)
 
