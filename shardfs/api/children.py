@@ -5,7 +5,6 @@ parent that is killed. So that a caller may start children from a passing thread
 the `Children` starts them all. A session of its own keeps the terminal's Ctrl-C away from a child: the parent decides.
 """
 
-import contextlib
 import json
 import os
 import select
@@ -106,9 +105,8 @@ class Children:
             line = _first_line(process)
             return Child(process, json.loads(line))
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                process.kill()
-            process.wait()
+            process.kill()
+            process.communicate()
             if isinstance(error, ValueError):
                 said = _last_line(log) or f"exit status {process.returncode}"
                 raise DidNotStart(f"shardfs {arguments[0]} did not start: {said}") from None

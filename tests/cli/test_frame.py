@@ -102,10 +102,9 @@ def test_what_a_failure_looks_like(failing, error, status, line):
 
 
 def test_debug_shows_the_traceback(capfd):
-    try:
+    with pytest.raises(ValueError, match="a bug") as caught:
         raise ValueError("a bug")
-    except ValueError as error:
-        assert report(error, debug=True) == 1
+    assert report(caught.value, debug=True) == 1
     text = capfd.readouterr().err
     assert text.startswith("Traceback")
     assert text.endswith("shardfs: unexpected ValueError: a bug\n")
