@@ -33,7 +33,9 @@ from shardfs.core.eviction import EvictionOrder, Granule
 from shardfs.errors import CacheError, InvalidFormat
 
 GRANULE_BYTES = 4 * 1024 * 1024
-_GRANULES_MAX = 32768
+"""What is evicted at a time; more for limits above 256 GiB, so that the order of eviction stays small in memory."""
+
+_GRANULES_MAX = 65536
 _PROVEN_SHARE = 0.75
 
 _log = logging.getLogger(__name__)
@@ -183,12 +185,13 @@ class DiskCache:
             _log.warning("cache folder %s: %s", self._folder.path, error)
 
     def _release(self, file: CacheFile) -> None:
+        if not self._ledger.unhold(file.number):
+            return
         with self._table:
-            if file.number not in self._numbers or not self._ledger.unhold(file.number):
-                return
-            self._save_use(file)
-            file.stored.unload()
-            self._drop_if_empty(file.number)
+            if self._ledger.idle(file.number):  # nobody has opened it since
+                self._save_use(file)
+                file.stored.unload()
+                self._drop_if_empty(file.number)
 
     def _save_use(self, file: CacheFile) -> None:
         try:

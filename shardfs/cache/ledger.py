@@ -76,9 +76,10 @@ class Ledger:
             self._accounts.setdefault(file, _Account()).holds += 1
 
     def unhold(self, file: int) -> bool:
-        """The opposite of `hold`; True when nobody holds the file any more."""
+        """The opposite of `hold`; True when nobody holds the file any more. Once too often changes nothing."""
         with self._changed:
-            return self._unhold(file)
+            account = self._accounts.get(file)
+            return account is not None and account.holds > 0 and self._unhold(file)
 
     def idle(self, file: int) -> bool:
         """Whether nobody holds the file."""

@@ -2,13 +2,8 @@
 
 Who may touch which blocks, and whether there is room, was settled before (`ledger`): a granule has one writer
 or one evictor at a time. Methods that touch the disk raise OSError.
-
-Data is written around the page cache where the filesystem allows it and through it with write-back started at
-once where not; it is read through the page cache, whose read-ahead keeps the disk busy between two reads, and dropped
-from there at once: the kernel keeps the pages of the mounted file, a second copy would only take memory.
 """
 
-import errno
 import os
 import threading
 import time
@@ -28,6 +23,7 @@ from shardfs.cache.block_map import (
     load_words,
     runs,
 )
+from shardfs.cache.data_file import DataFile
 from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.folder import CacheFolder, Medium
 
@@ -49,8 +45,8 @@ class StoredFile:
         self.data_path = folder.file(content.digest, "data")
         self.map_path = folder.file(content.digest, "map")
         self._pool = pool
-        self._medium = medium
-        self._direct = medium.direct
+        self._data = DataFile(self.data_path, content.size, pool=pool, medium=medium)
+        self.punches = medium.punches  # whether single blocks can be given back
         # Guards loading, unloading, creating and freeing, each of which must see the map as a whole. Words of one
         # granule are otherwise changed only by its one writer; single words may be read by anybody at any time.
         self._lock = threading.Lock()
@@ -61,11 +57,6 @@ class StoredFile:
         self._mtime_ns = 0
 
     # ------------------------------------------------------------------------------------------ open and closed
-
-    @property
-    def punches(self) -> bool:
-        """Whether single blocks can be given back."""
-        return self._medium.punches
 
     @property
     def granules(self) -> int:
@@ -140,23 +131,17 @@ class StoredFile:
 
     def read(self, first: int, into: memoryview) -> None:
         """Read plain bytes from block `first` on. What the file does not have is left as it was: verify all."""
-        offset = first * self.content.block_size
         try:
-            with self._pool.use(self.data_path) as fd:
-                holes.read_full(fd, offset, into)
-                holes.drop_pages(fd, offset, len(into))
+            self._data.read(first * self.content.block_size, into)
         except FileNotFoundError:
             self._vanished()
 
     def write(self, first: int, data: memoryview) -> None:
         """Store whole blocks, data before words."""
-        block_size = self.content.block_size
-        words = block_words(data, block_size)
+        words = block_words(data, self.content.block_size)
         self._create()
-        whole = len(data) // block_size * block_size
         try:
-            self._write_data(first * block_size, data[:whole])
-            self._write_through_pages(first * block_size + whole, data[whole:])
+            self._data.write(first * self.content.block_size, data)
             with self._pool.use(self.map_path) as fd:
                 holes.write_full(fd, self._word_offset(first), _raw(words))
         except FileNotFoundError:
@@ -201,7 +186,8 @@ class StoredFile:
             return 0
         if self._on_disk:
             try:
-                self._free_on_disk(first, end)
+                block_size = self.content.block_size
+                self._data.free(first * block_size, min(end * block_size, self.content.size))
             except FileNotFoundError:
                 self._vanished()
         if self.allocated is None:
@@ -235,15 +221,6 @@ class StoredFile:
         if self.words is not None:
             self.words[:] = 0
 
-    def _free_on_disk(self, first: int, end: int) -> None:
-        size, start = self.content.size, first * self.content.block_size
-        with self._pool.use(self.data_path) as fd:
-            if self.punches:
-                holes.punch(fd, start, holes.round_up(min(end * self.content.block_size, size)) - start)
-            else:
-                os.ftruncate(fd, 0)
-                os.ftruncate(fd, size)
-
     def _word_offset(self, block: int) -> int:
         return HEADER_BYTES + WORD_BYTES * block
 
@@ -256,28 +233,6 @@ class StoredFile:
             _make(self.data_path, b"", self.content.size)
             _make(self.map_path, encode_header(self.content), self.content.map_bytes)
             self._on_disk = True
-
-    def _write_data(self, offset: int, data: memoryview) -> None:
-        """Whole blocks, around the page cache when the buffer allows it."""
-        if self._direct and len(data) and _aligned(data):
-            try:
-                with self._pool.use(self.data_path, os.O_RDWR | os.O_DIRECT) as fd:
-                    holes.write_full(fd, offset, data)
-                return
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self._direct = False  # this file or device wants larger steps than it said
-        self._write_through_pages(offset, data)
-
-    def _write_through_pages(self, offset: int, data: memoryview) -> None:
-        if not len(data):
-            return
-        with self._pool.use(self.data_path) as fd:
-            holes.write_full(fd, offset, data)
-            holes.start_write_back(fd, offset, len(data))
-            # Only what is clean by now goes: the rest goes with a later read or under pressure.
-            holes.drop_pages(fd, offset, len(data))
 
 
 def _make(path: Path, head: bytes, size: int) -> None:
@@ -292,7 +247,3 @@ def _make(path: Path, head: bytes, size: int) -> None:
 def _raw(words: Words) -> memoryview:
     """Words as they stand in the map."""
     return words.astype("<u8", copy=False).view(np.uint8).data
-
-
-def _aligned(data: memoryview) -> bool:
-    return np.frombuffer(data, dtype=np.uint8).ctypes.data % holes.PAGE_BYTES == 0

@@ -252,6 +252,14 @@ def test_a_disk_that_answers_short(tmp_path: Path) -> None:
 
 
 @needs_strace
+@pytest.mark.parametrize("inject", ["pwrite64:error=EINVAL:when=2", "preadv,preadv2:error=EINVAL:when=1"])
+def test_a_disk_that_wants_no_direct_io_after_all(tmp_path: Path, inject: str) -> None:
+    did, write_errors, read_errors, held, corrupt = with_errors(tmp_path, inject)
+    assert did == [[True, True, False]] * 32
+    assert (write_errors, read_errors, held, corrupt) == (0, 0, 128, 0)
+
+
+@needs_strace
 def test_a_disk_that_does_not_give_space_back(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, 4 * MIB)
     assert TWO.store(cache.file(TWO.content), 0, 60)
