@@ -12,7 +12,9 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
@@ -26,6 +28,9 @@ from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _FILE_ENTRY_BYTES = 250  # what one decoded file entry occupies, about
 _INLINE_BYTES = 256 * 1024  # above this, decoding goes to a thread: it takes milliseconds
@@ -140,21 +145,21 @@ class Manifests:
         if self._folder is None:
             return None
         path = self._folder / str(digest)
-        data = await trio.to_thread.run_sync(_read_file, path)
+        data = await _in_thread(_read_file, path)
         if data is None:
             return None
         try:
             return await _decode(data, digest), len(data)
         except InvalidFormat as error:
             logger.warning("local copy removed: %s", error)
-            await trio.to_thread.run_sync(_remove_file, path)
+            await _in_thread(_remove_file, path)
             return None
 
     async def _to_folder(self, digest: Digest, data: bytes) -> None:
         if self._folder is None:
             return
         try:
-            await trio.to_thread.run_sync(_write_file, self._folder, str(digest), data, self._options.folder_bytes)
+            await _in_thread(_write_file, self._folder, str(digest), data, self._options.folder_bytes)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -164,7 +169,12 @@ class Manifests:
 async def _decode(data: bytes, digest: Digest) -> Manifest:
     if len(data) <= _INLINE_BYTES:
         return decode_manifest(data, digest)
-    return await trio.to_thread.run_sync(decode_manifest, data, digest, abandon_on_cancel=True)
+    return await _in_thread(decode_manifest, data, digest)
+
+
+async def _in_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Cancellable even while a disk hangs: nothing here leaves a half-made file when nobody waits for it."""
+    return await trio.to_thread.run_sync(step, *args, abandon_on_cancel=True)
 
 
 def _read_file(path: Path) -> bytes | None:

@@ -28,13 +28,13 @@ def find_cluster(explicit: str | None) -> Path:
     """
     for named, by in ((explicit, "--cluster"), (os.environ.get(VARIABLE), f"${VARIABLE}")):
         if named:
-            path = Path(named).expanduser()
-            if not path.exists():
+            path = Path(os.path.expanduser(named))
+            if not os.path.exists(path):
                 raise UsageError(f"{named}: no such cluster file (named by {by})")
             return path
     places = [Path("cluster.toml"), _settings_folder() / "cluster.toml"]
     for path in places:
-        if path.exists():
+        if os.path.exists(path):  # unlike Path.exists it says no, and not an error, of a folder that it may not enter
             return path
     looked = ", ".join(str(path) if path.is_absolute() else f"./{path}" for path in places)
     raise UsageError(
@@ -62,4 +62,4 @@ def load_cluster(path: Path) -> Cluster:
 
 def _settings_folder() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "shardfs"
+    return Path(base or os.path.expanduser("~/.config")) / "shardfs"

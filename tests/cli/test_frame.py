@@ -58,7 +58,7 @@ sys.stderr.write(",".join(name for name in {heavy} if name in sys.modules))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_line_in_the_table_is_where_the_help_of_the_command_begins_or_as_true(name):
+def test_every_command_has_a_help(name):
     help_of_command = CliRunner().invoke(main, [name, "-h"], prog_name="shardfs")
     assert help_of_command.exit_code == 0
     assert help_of_command.stdout.startswith(f"Usage: shardfs {name}")
