@@ -1,6 +1,8 @@
 """`shardfs demo` as a user runs it, and what it says where it cannot run."""
 
 import os
+import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,48 @@ def test_a_demo_without_a_folder_leaves_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert str(tmp_path / "shardfs-demo-") in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fuse
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "status"), [("enter", 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_on_a_terminal_it_stays_up_until_it_is_told_to_end(tmp_path, end, status):
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-m", "shardfs", "demo"]
+    process = subprocess.Popen(
+        command, stdin=inside, stdout=inside, stderr=inside, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    os.close(inside)
+    with process:
+        text = read_until(terminal, "Press Enter")
+        assert "In another terminal, try:" in text
+        [root] = tmp_path.iterdir()
+        assert is_mounted(root / "models")
+        assert (root / "models" / "demo" / "sample" / "config.json").read_bytes()
+        if end == "enter":
+            os.write(terminal, b"\n")
+        else:
+            process.send_signal(end)
+        rest = read_until(terminal, None)
+    assert process.returncode == status
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+    os.close(terminal)
+
+
+def read_until(terminal, mark):
+    """What the terminal shows up to `mark`, or up to the end."""
+    text = ""
+    while mark is None or mark not in text:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # EIO: nobody has the other side open any more
+            piece = b""
+        if not piece:
+            break
+        text += piece.decode()
+    assert mark is None or mark in text, text
+    return text
 
 
 def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path):
