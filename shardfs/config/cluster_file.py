@@ -17,7 +17,7 @@ EXAMPLE = """\
 
     [[nodes]]
     id = "b"
-    url = "file:///mnt/nas/shardfs"
+    url = "file:///mnt/nas/shardfs/b"
 """
 
 
