@@ -15,7 +15,7 @@ digest. Every limit is checked before anything is allocated from a declared numb
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -97,8 +97,8 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     chunk_size: int
     block_size: int
     single: bool
-    files: list[tuple[str, int, bool]]
-    folders: list[str]
+    files: Annotated[list[tuple[str, int, bool]], msgspec.Meta(max_length=FILES_MAX)]
+    folders: Annotated[list[str], msgspec.Meta(max_length=FILES_MAX)]
     digests: bytes
 
 
@@ -150,7 +150,7 @@ def decode_manifest(data: Bytes, name: Digest) -> Manifest:
             wire.files, wire.digests, created=wire.created, single=wire.single, folders=wire.folders,
             chunk_size=wire.chunk_size, block_size=wire.block_size,
         )  # fmt: skip
-    except (msgspec.DecodeError, InvalidName, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidName, RecursionError) as error:
         raise InvalidFormat(f"manifest {name}: {error}") from None
     if manifest.encode() != data:
         raise InvalidFormat(f"manifest {name}: not in canonical encoding")
