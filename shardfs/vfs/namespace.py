@@ -22,9 +22,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NamespaceOptions:
-    """A new generation shows within `refresh_seconds` plus what the kernel keeps names for."""
+    """A new generation shows within `refresh_seconds` plus what the kernel keeps names for.
+
+    A name that is not known is asked for again unless that was done `miss_seconds` ago: it may just have been put.
+    """
 
     refresh_seconds: float = 0.5
+    miss_seconds: float = 0.05
     wait_seconds: float = 1.0
     trees_max: int = 256
 
@@ -43,7 +47,10 @@ class Namespace:
 
     async def models(self) -> Mapping[str, RefName]:
         """The newest generation of each model, sorted by name."""
-        if trio.current_time() - self._seen_at >= self._options.refresh_seconds:
+        return await self._not_older_than(self._options.refresh_seconds)
+
+    async def _not_older_than(self, seconds: float) -> Mapping[str, RefName]:
+        if trio.current_time() - self._seen_at >= seconds:
             with trio.move_on_after(self._options.wait_seconds):
                 await self._refresh()
         return self._models
@@ -65,12 +72,13 @@ class Namespace:
 
     async def find(self, path: str) -> RefName | None:
         """The ref of model `path` (`name` or `name@generation`), or None for a folder of names. NotFound."""
-        models = await self.models()
-        if path in models:
-            return models[path]
-        at = bisect_left(self._sorted, path + "/")
-        if at < len(self._sorted) and self._sorted[at].startswith(path + "/"):
-            return None
+        for age in (self._options.refresh_seconds, self._options.miss_seconds):
+            models = await self._not_older_than(age)
+            if path in models:
+                return models[path]
+            at = bisect_left(self._sorted, path + "/")
+            if at < len(self._sorted) and self._sorted[at].startswith(path + "/"):
+                return None
         try:
             name = ModelName.parse(path)
         except InvalidName:
@@ -100,10 +108,10 @@ class Namespace:
             models = await self._catalog.models()
             if models != self._models:
                 self._models, self._sorted = models, sorted(models)
-            self._seen_at = trio.current_time()
         except ShardfsError as error:
             logger.debug("names not refreshed: %s", error)
-            self._seen_at = trio.current_time()
         finally:
+            # Also when it took too long: the next one to ask does not wait as long again at once.
+            self._seen_at = trio.current_time()
             self._refreshing.set()
             self._refreshing = None
