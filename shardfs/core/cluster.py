@@ -20,6 +20,7 @@ WEIGHT_MAX = 1e6
 SCHEMES = ("http", "https", "file")
 
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_NODES_INLINE = re.compile(r"\s*[\"']?nodes[\"']?\s*=")
 _NODES_HEADER = re.compile(r"\s*\[\[\s*nodes\s*\]\]")
 
 
@@ -92,7 +93,7 @@ def _typed(table: dict[str, object]) -> _File:
             what = f"unknown key {unknown.group(1)!r}"
         missing = re.search(r"missing required field `([^`]+)`", what)
         if missing:
-            what = f"missing {'[[nodes]]' if missing.group(1) == 'nodes' else missing.group(1)!r}"
+            what = "missing [[nodes]]" if missing.group(1) == "nodes" else f"missing {missing.group(1)!r}"
         named = re.search(r"\.(\w+)$", path)
         key = unknown.group(1) if unknown else named.group(1) if named else None
         if named and not unknown:
@@ -154,6 +155,8 @@ def _line_of(text: str, key: str | None, node: int | None) -> int:
     table, table_line = -1, 1
     assignment = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]") if key else None
     for number, line in enumerate(text.splitlines(), start=1):
+        if node is not None and _NODES_INLINE.match(line):
+            table_line = number
         if _NODES_HEADER.match(line):
             table += 1
             table_line = number if table == node else table_line
