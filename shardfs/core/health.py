@@ -50,8 +50,8 @@ class NodeHealth:
 
     def answered(self, now: float, latency_seconds: float) -> None:
         """The node delivered; `latency_seconds` from the request to its first useful byte."""
-        self._latencies.append(latency_seconds)
         expected = self.expected_latency(now)
+        self._latencies.append(latency_seconds)
         self._mean = latency_seconds if expected is None else expected + (latency_seconds - expected) / 8
         self._measured_at = now
         self.recovered(now)
