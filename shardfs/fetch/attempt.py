@@ -49,6 +49,9 @@ class Attempt:
         self._next = self._first
         self._ring = ring
         self._metrics = metrics
+        start, end = fill.stored_range(*blocks)
+        self._bytes = end - start
+        store.inflight_bytes += self._bytes
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -64,6 +67,7 @@ class Attempt:
             self.failure = error
             self._metrics.failures.labels(self.store.node).inc()
         finally:
+            self.store.inflight_bytes -= self._bytes
             self._ended.set()
             self._ring()
 

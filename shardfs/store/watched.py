@@ -19,7 +19,11 @@ from shardfs.store.base import LIST_LIMIT, Store, StoreStat
 
 
 class WatchedStore:
-    """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop."""
+    """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop.
+
+    `inflight_bytes` is counted by those who choose among nodes, from the moment of the choice: many choices in one
+    moment, as read-ahead makes them, must see each other or all fall on one node.
+    """
 
     def __init__(
         self, store: Store, health: NodeHealth | None = None, *, chance: Callable[[], float] = random.random
@@ -64,12 +68,8 @@ class WatchedStore:
             if arrived is not None:
                 arrived(count)
 
-        self.inflight_bytes += len(into)
-        try:
-            with self._judged():
-                count = await self._store.get(key, into, offset=offset, arrived=watch)
-        finally:
-            self.inflight_bytes -= len(into)
+        with self._judged():
+            count = await self._store.get(key, into, offset=offset, arrived=watch)
         now = trio.current_time()
         self.health.answered(now, (now if first_byte is None else first_byte) - started)
         return count

@@ -72,6 +72,22 @@ async def test_what_a_cancelled_reader_began_is_there_for_the_next(autojump_cloc
 # --------------------------------------------------------------------------------------------------- read-ahead
 
 
+async def test_a_burst_of_prefetches_uses_all_nodes(autojump_clock):
+    world = World(sizes=[RUN] * 60, slots=100, bandwidth=1e6)
+    async with world.running():
+        for chunk in range(20):
+            await world.read(world.place(chunk))
+        for number, name in enumerate(world.names):  # one is a little quicker, as one always is
+            world.nodes[name].latency = 0.001 + number / 1e4
+            world.nodes[name].ranges.clear()
+        for chunk in range(20, 60):
+            assert world.engine.prefetch(world.place(chunk))
+        await world.settle()
+    asked = [len(node.ranges) for node in world.nodes.values()]
+    assert sum(asked) == 40
+    assert max(asked) <= 20, asked
+
+
 @pytest.mark.parametrize("slots", [2, 3, 4, 8])
 @pytest.mark.parametrize("ahead", [1, 4, 20])
 @pytest.mark.parametrize("bandwidth", [1e7, 1e9])

@@ -108,11 +108,10 @@ async def test_reads_in_flight_leave_a_node_that_hangs_together(autojump_clock):
         for chunk in range(24):  # healthy once, so that latencies are known
             await world.read(world.place(chunk), 0, BLOCK, whole=False)
         world.nodes["n0"].hung = True
-        async with trio.open_nursery() as nursery:
-            with trio.fail_after(0.3):
+        with trio.fail_after(0.3):
+            async with trio.open_nursery() as nursery:
                 for chunk in range(24):
                     nursery.start_soon(world.read, world.place(chunk))
-                await trio.testing.wait_all_tasks_blocked()
         world.nodes["n0"].hung = False
         await world.settle()
     assert world.nodes["n0"].cancelled >= 4, "the fault did not hit"
