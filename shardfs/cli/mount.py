@@ -28,7 +28,7 @@ _FREE_SHARE = 4
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Path)  # click.Path would ask a daemon that may hang
 @cluster_option
 @json_option
 @click.option("--cache", metavar="DIR", help="Folder of the disk cache. Default: one for each mountpoint in ~/.cache.")

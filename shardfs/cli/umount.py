@@ -15,16 +15,16 @@ _POLL_SECONDS = 0.05
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Path)
 @json_option
 def command(mountpoint: Path, *, as_json: bool) -> None:
     """Drain and unmount MOUNTPOINT. Reads under way may finish; a dead mount is taken away.
 
     With --json: {"mountpoint", "was"}.
     """
-    from shardfs.mount.mountpoint import detach, filesystem_at, is_dead
+    from shardfs.mount.mountpoint import ask, detach, filesystem_at, is_dead, locate
 
-    place = Path(os.path.abspath(mountpoint))
+    place = locate(mountpoint)
     if is_dead(place):
         detach(place)
         return _say(place, "dead", as_json=as_json)
@@ -33,7 +33,7 @@ def command(mountpoint: Path, *, as_json: bool) -> None:
         raise MountError(f"{place}: nothing is mounted there")
     if kind != "fuse.shardfs":
         raise MountError(f"{place}: a {kind} filesystem, not shardfs")
-    pid = _daemon(place)
+    pid = ask(place, lambda: _daemon(place))
     if pid is None:
         detach(place)
     else:
@@ -47,9 +47,10 @@ def command(mountpoint: Path, *, as_json: bool) -> None:
 
 
 def _daemon(place: Path) -> int | None:
-    """The process that serves the mount, by its own word."""
+    """The process that serves the mount, by its own word, unless that number means another one here (containers)."""
     try:
-        return int(os.getxattr(place, "user.shardfs.pid"))
+        pid = int(os.getxattr(place, "user.shardfs.pid"))
+        return pid if b"shardfs" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
     except (OSError, ValueError):
         return None
 

@@ -9,14 +9,21 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from shardfs.errors import MountError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FUSE_DEVICE = Path("/dev/fuse")
 _COMMAND_SECONDS = 10
+_ANSWER_SECONDS = 3.0
+_LINKS_MAX = 40
 
 
 def check_system() -> None:
@@ -34,7 +41,7 @@ def check_system() -> None:
 
 def prepare(mountpoint: Path) -> Path:
     """The absolute path of an empty folder that is no mount, a dead one taken away. MountError otherwise."""
-    place = Path(os.path.abspath(mountpoint))
+    place = locate(mountpoint)
     if is_dead(place):
         logger.warning("%s: replacing the dead mount of a daemon that was killed", place)
         detach(place)
@@ -56,13 +63,47 @@ def prepare(mountpoint: Path) -> Path:
     return place
 
 
+def locate(mountpoint: Path) -> Path:
+    """The absolute path without symbolic links, as the kernel's tables have it.
+
+    Nothing is asked of a filesystem that is mounted there: a daemon that hangs would never answer.
+    """
+    path = os.path.abspath(mountpoint)
+    for _ in range(_LINKS_MAX):
+        parent = os.path.realpath(os.path.dirname(path))
+        path = os.path.join(parent, os.path.basename(path))
+        try:
+            path = os.path.abspath(os.path.join(parent, os.readlink(path)))
+        except OSError:
+            break
+    return Path(path)
+
+
 def is_dead(place: Path) -> bool:
-    """Whether a FUSE mount without its daemon is here."""
-    try:
-        place.stat()
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+    """Whether a FUSE mount without its daemon is here. MountError when there is one that does not answer."""
+
+    def look() -> bool:
+        try:
+            os.statvfs(place)  # never answered from the kernel's caches, as `stat` is for a second
+        except OSError as error:
+            return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        return False
+
+    return ask(place, look)
+
+
+def ask(place: Path, question: Callable[[], T]) -> T:
+    """The answer of whoever serves `place`; MountError when it does not come.
+
+    A call to a daemon that hangs cannot be taken back, so a thread makes it.
+    """
+    answers: list[T] = []
+    thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    if not answers:
+        raise MountError(f"{place}: the daemon does not answer; fusermount3 -u -z {place} takes the mount away")
+    return answers[0]
 
 
 def filesystem_at(place: Path) -> str | None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import trio
 from shardfs.errors import MountError
 from shardfs.mount.adapter import Adapter
 from shardfs.mount.kernel import KernelOptions, tune
-from shardfs.mount.mountpoint import check_system, prepare
+from shardfs.mount.mountpoint import check_system, detach, is_dead, prepare
 from shardfs.vfs import FileSystem
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,15 @@ async def serve(
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=True)
+        _sweep(place)
         logger.info("%s: unmounted", place)
+
+
+def _sweep(place: Path) -> None:
+    """libfuse leaves the mount behind when its connection was aborted through fusectl."""
+    if is_dead(place):
+        with suppress(MountError):
+            detach(place)
 
 
 async def _announce(place: Path, options: MountOptions, ready: Callable[[Ready], None]) -> None:

@@ -128,7 +128,7 @@ class Place:
 
     def clean(self) -> None:
         for pid in self.pids:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 if b"shardfs" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
         while self.mounted():

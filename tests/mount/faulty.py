@@ -1,0 +1,95 @@
+"""A mount whose filesystem fails on purpose and counts its reads; run by test_bugs.py.
+
+    faulty.py CLUSTER MOUNTPOINT
+
+It is the real mount but for the class of its filesystem. A file or folder named `bug-<operation>` makes that operation
+raise what a bug would raise; `user.shardfs.reads` of any file is how many reads the daemon has answered.
+"""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from shardfs.config import load_cluster
+from shardfs.mount.session import MountOptions, serve
+from shardfs.vfs import Attributes, FileSystem
+from shardfs.vfs.inodes import FileNode
+from shardfs.vfs.namespace import Namespace
+from shardfs.wiring.reader import ReaderOptions, reader
+
+
+class FaultyFileSystem(FileSystem):
+    reads = 0
+    told_space = 0
+
+    def space(self) -> tuple[int, int]:
+        self.told_space += 1
+        if self.told_space > 1:  # the first time a mount asks itself whether it answers
+            raise ZeroDivisionError("a bug in statfs")
+        return 1 << 40, 1 << 39
+
+    def _bug(self, operation: str, inode: int) -> None:
+        node = self._inodes.get(inode)
+        path = node.entry.path if isinstance(node, FileNode) else getattr(getattr(node, "folder", None), "path", "")
+        if path == f"bug-{operation}":
+            raise ZeroDivisionError(f"a bug in {operation}")
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        if name == b"bug-lookup":
+            raise KeyError("a bug in lookup")
+        if name == b"bug-group":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._raise)
+        if name == b"bug-hang":
+            await trio.sleep_forever()
+        return await super().lookup(parent, name)
+
+    async def _raise(self) -> None:
+        raise RuntimeError("a bug in a task")
+
+    def getattr(self, inode: int) -> Attributes:
+        self._bug("getattr", inode)
+        return super().getattr(inode)
+
+    def forget(self, inode: int, count: int) -> None:
+        super().forget(inode, count)
+        raise RuntimeError("a bug in forget")
+
+    async def open(self, inode: int) -> int:
+        self._bug("open", inode)
+        return await super().open(inode)
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+        self.reads += 1
+        self._bug("read", self._files[handle].inode)
+        return await super().read(handle, offset, size)
+
+    def release(self, handle: int) -> None:
+        self._bug("release", self._files[handle].inode)
+        super().release(handle)
+
+    async def opendir(self, inode: int) -> int:
+        self._bug("opendir", inode)
+        return await super().opendir(inode)
+
+    def xattrs(self, inode: int) -> Mapping[str, bytes]:
+        self._bug("xattrs", inode)
+        return {**super().xattrs(inode), "user.shardfs.reads": str(self.reads).encode()}
+
+
+async def main(cluster_file: str, mountpoint: str) -> None:
+    async with reader(load_cluster(Path(cluster_file)), ReaderOptions()) as parts:
+        filesystem = FaultyFileSystem(Namespace(parts.catalog), parts.engine, disk=None, started=0)
+        await serve(
+            filesystem,
+            Path(mountpoint),
+            MountOptions(read_timeout_seconds=1.0),
+            space=filesystem.space,
+            ready=lambda what: print(what.mountpoint, flush=True),
+        )
+
+
+trio.run(partial(main, *sys.argv[1:]))
