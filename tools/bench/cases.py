@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bench.child import program, reader, run_reader
-from bench.measure import MIB, Case, evict, fill
+from bench.measure import MIB, Case, evict, files_below, fill
 from bench.world import World, wait_cached
 from shardfs.api.local import LocalCluster
 
@@ -77,7 +77,8 @@ def cold(
     model: str | None = None,
 ) -> Case:
     """The model through a new mount that has nothing of it. A new disk cache unless `options` say --no-cache."""
-    world.stored  # noqa: B018  # published before anything is timed
+    if cluster is None:
+        world.stored  # noqa: B018  # published before anything is timed
     size = size or world.size
     copies = 1 if "--no-cache" in options else 2
 
@@ -114,3 +115,25 @@ def filled_cache(world: World) -> Path:
         wait_cached(mount.model, world.size)
     assert mount.cache is not None
     return mount.cache
+
+
+def warm(world: World, name: str, cache: Path, *, how: str = "read", stop_nodes: bool = False) -> Case:
+    """A new mount over a full disk cache of which nothing is in memory."""
+
+    world.stored  # noqa: B018
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        evict(files_below(cache))
+        with world.mount(cache=cache) as mount:
+            mount.model.stat()
+            try:
+                if stop_nodes:
+                    for node in world.cluster.node_ids:
+                        world.cluster.stop(node)
+                with reader(how, mount.model) as child:
+                    yield lambda: run_reader(child)
+            finally:
+                world.heal()
+
+    return Case(name, scene, memory_bytes=(2 if how == "read" else 3) * world.size + MEMORY_BYTES)

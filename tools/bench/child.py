@@ -106,11 +106,15 @@ class Child:
     def _last_words(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        said = self.process.stderr.read().decode(errors="replace").strip() if self.process.stderr else ""
+        said = ""
+        if self.process.stderr is not None:
+            said = self.process.stderr.read().decode(errors="replace").strip()
+        elif self._log is not None:
+            said = Path(self._log.name).read_text(errors="replace").strip()
         return f"ended with {self.process.returncode}: {said.splitlines()[-1] if said else 'nothing said'}"
 
 
-def program(name: str, *arguments: str | Path | int, user: Sequence[str] = ()) -> Child:
+def program(name: str, *arguments: str | Path | float, user: Sequence[str] = ()) -> Child:
     """Start `bench.programs.NAME`. `user`: the words before the command that change the user."""
     return Child([*user, sys.executable, "-m", f"bench.programs.{name}", *map(str, arguments)])
 

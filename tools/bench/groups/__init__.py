@@ -4,7 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.context import Bench
-from bench.groups import cold, kill, outage, put, warm
+from bench.groups import (
+    catalogue,
+    cold,
+    daemon,
+    faults,
+    kill,
+    loaders,
+    outage,
+    peers,
+    probes,
+    put,
+    readers,
+    scale,
+    user,
+    warm,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +37,17 @@ GROUPS = {
     for group in (
         Group("cold", "first read, against the cold ceiling", "FUSE", cold.run),
         Group("warm", "reads from the disk cache and from memory, nodes up and stopped", "FUSE", warm.run),
+        Group("loaders", "safetensors and torch, beside a sequential read", "safetensors, torch", loaders.run),
+        Group("probes", "small cold reads, beside raw requests", "FUSE", probes.run),
+        Group("readers", "1, 4 and 16 readers at once", "FUSE", readers.run),
         Group("put", "uploading two copies", "", put.run),
+        Group("faults", "one of three nodes dead, hung, slow", "FUSE", faults.run),
         Group("kill", "a node killed in the middle of a read", "FUSE", kill.run),
         Group("outage", "all nodes dead, and back", "FUSE", outage.run),
+        Group("scale", "1 to 3 copies, 2 to 8 nodes", "FUSE", scale.run),
+        Group("daemon", "CPU and memory of a mount", "FUSE", daemon.run),
+        Group("catalogue", "10,000 models, and one of 1 TiB", "FUSE", catalogue.run),
+        Group("user", "a mount without root", "root, setpriv, fusermount3", user.run),
+        Group("peers", "other filesystems on the same bytes (--peers)", "whichever of them are installed", peers.run),
     )
 }

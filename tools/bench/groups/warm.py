@@ -3,15 +3,9 @@ kernel's page cache (hot). The limits are the same bytes in a plain local file, 
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from bench import cases
-from bench.child import reader, run_reader
 from bench.context import Bench
-from bench.measure import Case, evict, files_below
-from bench.world import World
 
 
 def run(bench: Bench) -> None:
@@ -25,9 +19,9 @@ def run(bench: Bench) -> None:
                 cases.disk(world, "mmap"),
                 cases.memory(world),
                 cases.memory(world, "mmap"),
-                warm(world, "warm", cache),
-                warm(world, "warm mmap", cache, how="mmap"),
-                warm(world, "warm, nodes stopped", cache, stop_nodes=True),
+                cases.warm(world, "warm", cache),
+                cases.warm(world, "warm mmap", cache, how="mmap"),
+                cases.warm(world, "warm, nodes stopped", cache, stop_nodes=True),
                 cases.hot(world, "hot read", "read"),
                 cases.hot(world, "hot mmap", "mmap"),
             ]
@@ -44,23 +38,3 @@ def run(bench: Bench) -> None:
     figures.rate("warm.stopped", "warm read, all nodes stopped", stopped, size, limit="warm.disk")
     figures.rate("warm.hot", "hot read", done.series("hot read"), size, limit="warm.memory")
     figures.rate("warm.hot_mmap", "hot mmap walk", done.series("hot mmap"), size, limit="warm.memory_mmap")
-
-
-def warm(world: World, name: str, cache: Path, *, how: str = "read", stop_nodes: bool = False) -> Case:
-    """A new mount over a full disk cache of which nothing is in memory."""
-
-    @contextmanager
-    def scene() -> Iterator[cases.Timed]:
-        evict(files_below(cache))
-        with world.mount(cache=cache) as mount:
-            mount.model.stat()
-            try:
-                if stop_nodes:
-                    for node in world.cluster.node_ids:
-                        world.cluster.stop(node)
-                with reader(how, mount.model) as child:
-                    yield lambda: run_reader(child, world.size)
-            finally:
-                world.heal()
-
-    return Case(name, scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)

@@ -23,7 +23,9 @@ class Mounted:
         self._handles: dict[str, int] = {}
 
     def prepare(self, item: dict[str, Any]) -> None:
-        if not item["open"] and item["path"] not in self._handles:
+        if item["open"]:
+            os.stat(os.path.dirname(item["path"]))  # that the model exists is known
+        elif item["path"] not in self._handles:
             self._handles[item["path"]] = os.open(item["path"], os.O_RDONLY)
 
     def seconds(self, item: dict[str, Any]) -> float:

@@ -2,6 +2,8 @@
 
     read     1 MiB reads into one buffer        mmap       copies 1 MiB pieces out of a private mapping
     sha256   read, with the digest; says `half` in a line of its own when it is half way
+    first    opens and reads one byte        stat, list    asks for the attributes, or the entries of a folder
+    random   LENGTH reads of 4 to 256 KiB all over the file, chosen by the seed OFFSET
     numpy, torch-safetensors    safetensors' load_file          torch    torch.load(mmap=True)
 
 Loaders that only map the file are made to touch every page of every tensor: that is what using it costs.
@@ -12,6 +14,7 @@ import importlib
 import json
 import mmap
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +61,42 @@ def by_sha256(path: str, offset: int, length: int) -> dict[str, object]:
     return {"bytes": done, "sha256": digest.hexdigest()}
 
 
+def by_first(path: str, _offset: int, _length: int) -> dict[str, object]:
+    with open(path, "rb", buffering=0) as file:
+        return {"bytes": len(file.read(1))}
+
+
+def by_stat(path: str, _offset: int, _length: int) -> dict[str, object]:
+    return {"bytes": os.stat(path).st_size}
+
+
+def by_list(path: str, _offset: int, _length: int) -> dict[str, object]:
+    return {"bytes": len(os.listdir(path))}
+
+
+def by_random(path: str, seed: int, reads: int) -> dict[str, object]:
+    chance = random.Random(seed)
+    done = 0
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        for _ in range(reads):
+            done += len(os.pread(file.fileno(), chance.choice((4, 64, 256)) * 1024, chance.randrange(size)))
+    return {"bytes": done}
+
+
+WHOLE = ("read", "mmap", "sha256")  # these need to know how much there is
+
+PLAIN: dict[str, Work] = {
+    "read": by_read,
+    "mmap": by_mmap,
+    "sha256": by_sha256,
+    "first": by_first,
+    "stat": by_stat,
+    "list": by_list,
+    "random": by_random,
+}
+
+
 def by_numpy() -> Work:
     load_file = importlib.import_module("safetensors.numpy").load_file
 
@@ -98,15 +137,15 @@ def touch_tensors(tensors: dict[str, Any]) -> int:
 
 def main() -> None:
     how, path, *span = sys.argv[1:]
-    plain: dict[str, Work] = {"read": by_read, "mmap": by_mmap, "sha256": by_sha256}
     loaders = {"numpy": by_numpy, "torch-safetensors": by_torch_safetensors, "torch": by_torch}
-    work = plain[how] if how in plain else loaders[how]()
+    work = PLAIN[how] if how in PLAIN else loaders[how]()
     print("ready", flush=True)
     sys.stdin.readline()
     started = time.monotonic()
     answer: dict[str, object]
     try:
-        offset, length = (int(span[0]), int(span[1])) if span else (0, os.stat(path).st_size)
+        offset = int(span[0]) if span else 0
+        length = int(span[1]) if span else os.stat(path).st_size if how in WHOLE else 0
         answer = work(path, offset, length)
     except OSError as error:
         answer = {"error": error.strerror, "errno": error.errno}

@@ -1,0 +1,108 @@
+"""Other filesystems on the same bytes, beside shardfs, in the same rounds: cold, and warm where they keep a disk cache.
+
+Their servers have the file in memory, as shardfs' nodes do. Warm: a new mount over a full disk cache of which nothing
+is in memory. The plain local file, not in memory, is there for reference. Only with --peers.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import cases
+from bench.child import reader, run_reader
+from bench.context import Bench
+from bench.figures import Figures
+from bench.measure import Case, evict, files_below, fill, middle
+from bench.rivals import NO_S3, RIVALS, S3_ONLY, Rival, find, running
+from bench.world import World
+
+
+def run(bench: Bench) -> None:
+    world = bench.world
+    there = present(bench)
+    world.stored  # noqa: B018
+    caches = {"shardfs": cases.filled_cache(world)}
+    rounds = [
+        cases.disk(world),
+        cases.cold(world, "shardfs cold"),
+        cases.warm(world, "shardfs warm", caches["shardfs"]),
+        *(cold(world, rival) for rival in there),
+    ]
+    for rival in there:
+        if rival.caches:
+            try:
+                caches[rival.name] = full_cache(world, rival)
+            except (OSError, RuntimeError, TimeoutError) as error:
+                bench.note(f"{rival.name}: no warm figure ({error})")
+            else:
+                rounds.append(warm(world, rival, caches[rival.name]))
+    try:
+        done = bench.measure(rounds)
+    finally:
+        for cache in caches.values():
+            shutil.rmtree(cache, ignore_errors=True)
+    figures, size = bench.figures, bench.options.size
+    figures.rate("peers.disk", "local file, page cache dropped", done.series("disk read"), size)
+    for state in ("cold", "warm"):
+        for rival in there:
+            figures.rate(
+                f"peers.{key(rival)}_{state}", f"{rival.name}, {state}", done.series(f"{rival.name} {state}"), size
+            )
+        best(figures, state, there)
+        ours = done.series(f"shardfs {state}")
+        figures.rate(f"peers.shardfs_{state}", f"shardfs, {state}", ours, size, limit=f"peers.best_{state}")
+
+
+def present(bench: Bench) -> list[Rival]:
+    """Those that can be started here; a note for each that cannot."""
+    for rival in RIVALS:
+        if rival.missing:
+            bench.note(f"{rival.name}: left out, not installed: {', '.join(rival.missing)}")
+    for program in S3_ONLY:
+        bench.note(f"{program}: {NO_S3 if find(program) else 'left out, not installed'}")
+    return [rival for rival in RIVALS if not rival.missing]
+
+
+def key(rival: Rival) -> str:
+    return rival.name.replace(", ", "_").replace(" ", "_")
+
+
+def best(figures: Figures, state: str, there: list[Rival]) -> None:
+    """Record the fastest peer once more, as what shardfs is compared with."""
+    found = [figure for rival in there if (figure := figures.by_name.get(f"peers.{key(rival)}_{state}"))]
+    if found:
+        winner = max(found, key=lambda figure: middle(figure.values))
+        figures.add(f"peers.best_{state}", f"the best peer ({winner.what})", "MiB/s", winner.values, better="higher")
+
+
+def cold(world: World, rival: Rival) -> Case:
+    @contextmanager
+    def scene() -> Iterator[cases.Timed]:
+        fill([world.source])
+        cache = world.place("rival-cache")
+        try:
+            with running(world, rival, cache) as path, reader("read", path) as child:
+                yield lambda: run_reader(child, world.size)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+
+    return Case(f"{rival.name} cold", scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
+
+
+def full_cache(world: World, rival: Rival) -> Path:
+    """A cache that the rival has filled by reading the model once."""
+    cache = world.place("rival-cache")
+    with running(world, rival, cache) as path, reader("read", path) as child:
+        run_reader(child, world.size)
+    return cache
+
+
+def warm(world: World, rival: Rival, cache: Path) -> Case:
+    @contextmanager
+    def scene() -> Iterator[cases.Timed]:
+        evict(files_below(cache))
+        with running(world, rival, cache) as path, reader("read", path) as child:
+            yield lambda: run_reader(child, world.size)
+
+    return Case(f"{rival.name} warm", scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
