@@ -40,6 +40,8 @@ _FREE_SHARE = 4
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
 @click.option("--log-file", metavar="FILE", help="Log of the background daemon. Default: in ~/.local/state/shardfs.")
 @click.option("--ready-fd", type=int, hidden=True)
+@click.option("--trace", type=Path, hidden=True, help="Append a line for each read, see shardfs/vfs/trace.py.")
+@click.option("--trace-delay", default=0.0, hidden=True, help="Seconds that each traced read takes longer.")
 def command(mountpoint: Path, *, cluster_file: str | None, as_json: bool, foreground: bool, **settings: object) -> None:
     """Show the models as read-only files under MOUNTPOINT, an empty folder.
 
@@ -59,7 +61,7 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
     report = _reporter(settings.get("ready_fd"), as_json=as_json)
     try:
         from shardfs.mount.session import MountOptions, Ready
-        from shardfs.wiring.mount import mount
+        from shardfs.wiring.mount import TraceOptions, mount
         from shardfs.wiring.reader import ReaderOptions
     except ImportError as error:
         if error.name != "pyfuse3":
@@ -82,6 +84,9 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
         )
         options = MountOptions(allow_other=bool(settings["allow_other"]), read_timeout_seconds=timeout)
 
+        recorded = settings.get("trace")
+        trace = TraceOptions(Path(str(recorded)), float(str(settings["trace_delay"]))) if recorded else None
+
         def ready(what: Ready) -> None:
             report(
                 {
@@ -94,7 +99,7 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
                 }
             )
 
-        run(partial(mount, cluster, mountpoint, options, reading, ready=ready))
+        run(partial(mount, cluster, mountpoint, options, reading, trace=trace, ready=ready))
     except BaseException as error:
         inner = error
         while isinstance(inner, BaseExceptionGroup):
@@ -138,6 +143,8 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
     reading, writing = os.pipe()
     arguments = [sys.executable, "-m", "shardfs", "mount", str(mountpoint), "--foreground", "--ready-fd", str(writing)]
     arguments += ["--cluster", cluster_file] if cluster_file else []
+    if settings.get("trace"):
+        arguments += ["--trace", str(settings["trace"]), "--trace-delay", str(settings["trace_delay"])]
     for name in ("cache", "cache_size", "memory", "read_timeout"):
         if settings.get(name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(settings[name])]

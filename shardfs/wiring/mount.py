@@ -3,6 +3,9 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -10,12 +13,13 @@ import trio
 from shardfs.core.cluster import Cluster
 from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.units import format_size
-from shardfs.errors import ShardfsError
+from shardfs.errors import ShardfsError, UsageError
 from shardfs.mount.session import MountOptions, Ready, serve
 from shardfs.store.fleet import Fleet
 from shardfs.vfs import FileSystem
 from shardfs.vfs.filesystem import FileSystemOptions
 from shardfs.vfs.namespace import Namespace
+from shardfs.vfs.trace import Recorder, TracedFileSystem
 from shardfs.wiring.reader import Reader, ReaderOptions, reader
 
 logger = logging.getLogger(__name__)
@@ -26,12 +30,21 @@ _READAHEAD_SHARE = 8
 _READAHEAD_BYTES_MAX = 64 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """Record each read in `file`; `delay_seconds` more for each, see `vfs.trace`."""
+
+    file: Path
+    delay_seconds: float = 0.0
+
+
 async def mount(
     cluster: Cluster,
     mountpoint: Path,
     options: MountOptions,
     reading: ReaderOptions,
     *,
+    trace: TraceOptions | None = None,
     ready: Callable[[Ready], None],
 ) -> None:
     """Mount the cluster's models and serve them until unmounted or told to stop.
@@ -41,20 +54,32 @@ async def mount(
     async with reader(cluster, reading) as parts:
         view = await parts.catalog.refs()
         logger.info("%d models, nodes answering: %s", len(view.models), ", ".join(view.answered))
-        readahead = min(_READAHEAD_BYTES_MAX, reading.memory_bytes // _READAHEAD_SHARE)
-        filesystem = FileSystem(
-            Namespace(parts.catalog),
-            parts.engine,
-            disk=parts.disk,
-            started=int(time.time()),
-            options=FileSystemOptions(readahead=ReadAheadOptions(window_bytes_max=readahead)),
-        )
         space = Space(parts.fleet, cluster.replicas)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(space.watch)
-            await serve(filesystem, mountpoint, options, space=space.now, ready=ready)
-            nursery.cancel_scope.cancel()
+        with ExitStack() as stack:
+            filesystem = _filesystem(parts, reading, trace, stack)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(space.watch)
+                await serve(filesystem, mountpoint, options, space=space.now, ready=ready)
+                nursery.cancel_scope.cancel()
         _log_totals(parts)
+
+
+def _filesystem(parts: Reader, reading: ReaderOptions, trace: TraceOptions | None, stack: ExitStack) -> FileSystem:
+    readahead = min(_READAHEAD_BYTES_MAX, reading.memory_bytes // _READAHEAD_SHARE)
+    build: Callable[..., FileSystem] = FileSystem
+    if trace is not None:
+        try:
+            recorder = stack.enter_context(Recorder(trace.file))
+        except OSError as error:
+            raise UsageError(f"--trace: {trace.file}: {error.strerror}") from None
+        build = partial(TracedFileSystem, recorder=recorder, delay_seconds=trace.delay_seconds)
+    return build(
+        Namespace(parts.catalog),
+        parts.engine,
+        disk=parts.disk,
+        started=int(time.time()),
+        options=FileSystemOptions(readahead=ReadAheadOptions(window_bytes_max=readahead)),
+    )
 
 
 class Space:

@@ -1,0 +1,84 @@
+"""Which reads reach the daemon: one line of text for each, for studying and replaying what loaders do.
+
+    START TOOK OFFSET SIZE MODEL/FILE      microseconds on the monotonic clock, then bytes
+
+A line is written when its read has ended, so lines are in the order of ending. The filesystem that records is a
+class of its own: the one that does not pays nothing. Nothing is recorded but names, places and times; a trace that
+cannot be written ends with a warning and the mount goes on.
+"""
+
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import trio
+
+from shardfs.vfs.filesystem import FileSystem
+
+logger = logging.getLogger(__name__)
+
+LINES_MAX = 4096
+
+
+class Recorder:
+    """Appends lines to `file`, at most `LINES_MAX` of them in memory. OSError when it cannot be opened."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._output: IO[str] | None = file.open("a", encoding="utf-8", errors="surrogateescape")
+        self._lines: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+        if len(self._lines) >= LINES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        lines, self._lines = self._lines, []
+        if self._output is None:
+            return
+        try:
+            self._output.writelines(lines)
+            self._output.flush()
+        except OSError as error:
+            logger.warning("trace %s: %s; nothing more is recorded", self._file, error.strerror)
+            self._output = None
+
+
+class TracedFileSystem(FileSystem):
+    """A filesystem that tells `recorder` of each read.
+
+    `delay_seconds` is added to each read, so that the reads which the kernel has under way at once are seen at once.
+    """
+
+    def __init__(self, *given: Any, recorder: Recorder, delay_seconds: float = 0.0, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._recorder = recorder
+        self._delay_seconds = delay_seconds
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+        started = time.monotonic_ns() // 1000
+        if self._delay_seconds:
+            await trio.sleep(self._delay_seconds)
+        try:
+            return await super().read(handle, offset, size)
+        finally:
+            took = time.monotonic_ns() // 1000 - started
+            node = self._files.get(handle)
+            if node is not None:
+                name = "/".join(filter(None, (node.tree.ref.model, node.entry.path))).replace("\n", "?")
+                self._recorder.add(f"{started} {took} {offset} {size} {name}\n")
