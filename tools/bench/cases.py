@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.child import program, reader, run_reader
 from bench.measure import MIB, Case, evict, files_below, fill
-from bench.world import World, wait_cached
+from bench.world import World, wait_cached, warm_nodes
 from shardfs.api.local import LocalCluster
 
 Timed = Callable[[], float | Mapping[str, float]]
@@ -22,6 +22,7 @@ def wire(world: World) -> Case:
 
     @contextmanager
     def scene() -> Iterator[Timed]:
+        warm_nodes(world.cluster)
         plan = world.plan_file(stored.wire_plan)
         with program("wire", plan, stored.in_flight) as child:
             child.ready()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 TOOLS = Path(__file__).resolve().parent.parent
-RUN_SECONDS = 300.0
+RUN_SECONDS = 900.0
 READY_SECONDS = 60.0
 STOP_SECONDS = 5.0
 

@@ -16,7 +16,7 @@ from bench.context import Bench, Options
 from bench.figures import Figures
 from bench.groups import GROUPS
 from bench.machine import machine
-from bench.measure import GIB, MIB
+from bench.measure import GIB, MIB, file_system
 from bench.report import write_report
 from bench.world import World
 from shardfs.core.units import format_size, parse_size
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Options, list[str], Path]:
     parser = argparse.ArgumentParser(
         prog="tools/bench/run",
         description="Measure shardfs beside its limits; writes results.json, results.md and plots.",
-        epilog="groups: " + "; ".join(f"{g.name} ({g.what})" for g in GROUPS.values()),
+        epilog="groups: " + "; ".join(f"{g.name} ({g.what}; needs {g.needs})" for g in GROUPS.values()),
     )
     parser.add_argument("--size", type=size, help="bytes of the model, e.g. 1GiB (the default), 256MiB")
     parser.add_argument("--runs", type=int, help="rounds of each group (default 5)")
@@ -111,6 +111,8 @@ def lacks(work: Path, model_bytes: int) -> str | None:
     """Why nothing can be measured here, if so."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "/dev/fuse cannot be opened, so nothing can be mounted"
+    if file_system(work) in ("tmpfs", "ramfs"):
+        return f"{work} is in memory, so there is no disk to measure; give --work a folder on a disk"
     needed = SPACE_FACTOR * model_bytes + SPACE_EXTRA
     free = shutil.disk_usage(work).free
     if free < needed:

@@ -8,6 +8,8 @@ from bench.figures import Figures
 from bench.measure import Case, Results, interleave
 from bench.world import World
 
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -38,4 +40,6 @@ class Bench:
 
     def note(self, text: str) -> None:
         """A line for the report: what was left out, and why. Without paths of this machine."""
-        self.figures.notes.append(text.replace(str(self.world.work), "WORK"))
+        for place, word in ((self.world.work, "WORK"), (CHECKOUT, "CHECKOUT"), (Path.home(), "~")):
+            text = text.replace(str(place), word)
+        self.figures.notes.append(text)

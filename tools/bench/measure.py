@@ -138,6 +138,17 @@ def resident(path: Path) -> float:
     return int((np.frombuffer(bytes(state), dtype=np.uint8) & 1).sum()) / pages
 
 
+def file_system(path: Path) -> str:
+    """The type of the file system that `path` is on, such as ext4 or tmpfs; empty when the kernel does not tell."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted:
+            return after.split()[0]
+    return ""
+
+
 def files_below(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
 

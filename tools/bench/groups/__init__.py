@@ -40,7 +40,7 @@ GROUPS = {
         Group("loaders", "safetensors and torch, beside a sequential read", "safetensors, torch", loaders.run),
         Group("probes", "small cold reads, beside raw requests", "FUSE", probes.run),
         Group("readers", "1, 4 and 16 readers at once", "FUSE", readers.run),
-        Group("put", "uploading two copies", "", put.run),
+        Group("put", "uploading two copies", "nothing else", put.run),
         Group("faults", "one of three nodes dead, hung, slow", "FUSE", faults.run),
         Group("kill", "a node killed in the middle of a read", "FUSE", kill.run),
         Group("outage", "all nodes dead, and back", "FUSE", outage.run),

@@ -19,7 +19,7 @@ from bench import cases
 from bench.child import Child, reader, run_reader
 from bench.context import Bench
 from bench.measure import Case
-from bench.world import MODEL, World
+from bench.world import MODEL, World, warm_nodes
 
 FUSE = Path("/dev/fuse")
 PRIVATE_FUSE = """\
@@ -69,6 +69,7 @@ def unprivileged(world: World, words: list[str]) -> Case:
 
     @contextmanager
     def scene() -> Iterator[cases.Timed]:
+        warm_nodes(world.cluster)
         place = world.place("user")
         place.mkdir()
         os.chown(place, USER, USER)
