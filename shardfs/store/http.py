@@ -20,12 +20,11 @@ from shardfs.core.keys import ObjectKey, parse_key
 from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
 from shardfs.store.base import LIST_LIMIT, StoreStat
 from shardfs.store.http_answer import content_range, object_size, refusal
-from shardfs.store.http_connection import Answer, Broken, Headers, HttpConnection
-from shardfs.store.http_pool import HttpPool
+from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
+from shardfs.store.http_connection import Headers
 
 _JSON_BYTES_MAX = 1024 * 1024
 
-_Exchange: TypeAlias = tuple[HttpConnection, Answer]
 _Page: TypeAlias = tuple[list[ObjectKey], bool]
 
 
@@ -50,7 +49,7 @@ class HttpStore:
         url: str,
         *,
         token: str | None = None,
-        connections_max: int = 32,
+        connections_max: int = CONNECTIONS_MAX,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
@@ -65,14 +64,7 @@ class HttpStore:
         self._node = node
         self._base = parts.path.rstrip("/")
         self._headers: Headers = [("Authorization", f"Bearer {token}")] if token is not None else []
-        secure = parts.scheme == "https"
-        self._pool = HttpPool(
-            parts.hostname,
-            parts.port or (443 if secure else 80),
-            authority=parts.netloc,
-            tls=(tls or ssl.create_default_context()) if secure else None,
-            connections_max=connections_max,
-        )
+        self._client = HttpClient(node, url, connections_max=connections_max, tls=tls)
 
     @property
     def node(self) -> str:
@@ -189,27 +181,16 @@ class HttpStore:
 
     async def aclose(self) -> None:
         """As `Store.aclose`."""
-        self._pool.close()
+        self._client.close()
 
     @asynccontextmanager
     async def _exchange(
         self, method: str, path: str, headers: Headers = (), parts: Sequence[Bytes] = ()
-    ) -> AsyncIterator[_Exchange]:
+    ) -> AsyncIterator[Exchange]:
         """Ask and hand out the connection with the head of the answer; what breaks in the block is Unavailable too."""
-        target = f"{self._base}/{path}"
-        try:
-            for fresh in (False, True):
-                async with self._pool.connection(fresh=fresh) as connection:
-                    try:
-                        answer = await connection.ask(method, target, [*self._headers, *headers], parts)
-                    except Broken as error:
-                        if error.answered or connection.uses == 0:
-                            raise
-                        continue  # closed while it was idle
-                    yield connection, answer
-                    return
-        except Broken as error:
-            raise Unavailable(self._node, f"{method} {path}: {error}") from error
+        target, asking = f"{self._base}/{path}", [*self._headers, *headers]
+        async with self._client.exchange(f"{method} {path}", method, target, asking, parts) as exchange:
+            yield exchange
 
     def _missing(self, key: ObjectKey) -> NotFound:
         return NotFound(f"node {self._node} has no {key}")

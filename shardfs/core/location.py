@@ -1,0 +1,127 @@
+"""Where a node is: what its url may say, by scheme. Pure.
+
+    http://host:port/path   https://...      a shardfs node, or a server of static files
+    file:///absolute/path                    a folder
+    s3://bucket/prefix?endpoint=URL&region=NAME&profile=NAME
+    hdfs://namenode:port/path                HDFS, by its own protocol
+    dav://host:port/path    davs://...       a WebDAV server; nginx with `dav_methods PUT DELETE` is enough
+
+No url holds a secret: user, password and anything that looks like a key are refused here.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from shardfs.errors import UsageError
+
+SCHEMES = ("http", "https", "file", "s3", "hdfs", "dav", "davs")
+TOKEN_SCHEMES = ("http", "https", "dav", "davs")
+"""Where `token_env` and `token_file` are looked at. Other engines have credential chains of their own."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
+_REGION = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_PROFILE = re.compile(r"[A-Za-z0-9._@+-]{1,128}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+_S3_OPTIONS = ("endpoint", "region", "profile")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Place:
+    """A folder of a bucket. `prefix` is empty or ends with a slash; empty strings: not said."""
+
+    bucket: str
+    prefix: str
+    endpoint: str = ""
+    region: str = ""
+    profile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HdfsPlace:
+    """A folder in HDFS. `authority` is host:port of a NameNode, or the name of a name service."""
+
+    authority: str
+    path: str
+
+
+def check_url(text: str) -> SplitResult:
+    """`text` in its parts when it is the url of a node, else UsageError."""
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError as error:
+        raise UsageError(f"url {text!r}: {error}") from None
+    if url.password or url.username:
+        raise UsageError("url must not hold a user or password; use token_env or token_file")
+    if url.scheme not in SCHEMES:
+        raise UsageError(f"url {text!r} must begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+    if url.scheme == "file":
+        if url.netloc or not url.path.startswith("/"):
+            raise UsageError(f"url {text!r}: a folder is written file:///absolute/path")
+    elif url.scheme == "s3":
+        parse_s3(text)
+    elif url.scheme == "hdfs":
+        parse_hdfs(text)
+    elif not url.hostname:
+        raise UsageError(f"url {text!r} names no host")
+    elif url.scheme in ("dav", "davs") and (url.query or url.fragment):
+        raise UsageError(f"url {text!r}: a WebDAV folder has neither ? nor #")
+    return url
+
+
+def parse_s3(text: str) -> S3Place:
+    """What an `s3://` url says. UsageError names what is wrong, and repeats nothing that may be a secret."""
+    url = urlsplit(text)
+    shown = f"url s3://{url.netloc}{url.path}"
+    if not _BUCKET.fullmatch(url.netloc):
+        raise UsageError(f"{shown}: {url.netloc!r} cannot be the name of a bucket")
+    if url.fragment:
+        raise UsageError(f"{shown}: a # must be written %23")
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(url.query, keep_blank_values=True):
+        if key not in _S3_OPTIONS or key in options:
+            hint = "" if key in options else "; credentials come from the environment or ~/.aws, never from here"
+            raise UsageError(f"{shown}: {'repeated' if key in options else 'unknown'} option {key!r}{hint}")
+        options[key] = value
+    place = S3Place(url.netloc, _folder(unquote(url.path), shown), **options)
+    if place.endpoint:
+        _check_endpoint(place.endpoint, shown)
+    if place.region and not _REGION.fullmatch(place.region):
+        raise UsageError(f"{shown}: region {place.region!r} is no name of a region")
+    if place.profile and not _PROFILE.fullmatch(place.profile):
+        raise UsageError(f"{shown}: profile {place.profile!r} is no name of a profile")
+    return place
+
+
+def parse_hdfs(text: str) -> HdfsPlace:
+    """What an `hdfs://` url says. UsageError names what is wrong."""
+    url = urlsplit(text)
+    shown = f"url hdfs://{url.netloc}{url.path}"
+    if not url.hostname or not _HOST.fullmatch(url.hostname):
+        raise UsageError(f"{shown} names no NameNode and no name service")
+    if url.query or url.fragment:
+        raise UsageError(f"{shown}: neither ? nor # is known here")
+    folder = _folder(unquote(url.path), shown)
+    if not folder:
+        raise UsageError(f"{shown}: name a folder below the root, such as hdfs://{url.netloc}/models")
+    return HdfsPlace(url.netloc, "/" + folder.rstrip("/"))
+
+
+def _folder(path: str, shown: str) -> str:
+    """A path as a prefix of names: no slash at its start, one at its end, nothing that leads elsewhere."""
+    parts = path.strip("/").split("/") if path.strip("/") else []
+    if any(part in ("", ".", "..") for part in parts) or any(not c.isprintable() for c in path):
+        raise UsageError(f"{shown}: the path has an empty part, a dot part or a control character")
+    return "".join(f"{part}/" for part in parts)
+
+
+def _check_endpoint(endpoint: str, shown: str) -> None:
+    try:
+        url = urlsplit(endpoint)
+        _ = url.port
+    except ValueError as error:
+        raise UsageError(f"{shown}: endpoint: {error}") from None
+    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
+    if not plain or url.username or url.password:
+        raise UsageError(f"{shown}: endpoint must be http://host:port or https://host, without a user")
