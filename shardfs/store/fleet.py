@@ -7,7 +7,7 @@ from typing import Self
 
 import trio
 
-from shardfs.errors import ShardfsError, Unavailable
+from shardfs.errors import NotFound, ShardfsError, Unavailable
 from shardfs.store.watched import WatchedStore
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,13 @@ async def _probe(store: WatchedStore, probing: set[str]) -> None:
             store.late("no answer to a probe")
         elif store.available:
             logger.info("node %s answers again (was: %s)", store.node, reason)
-    except Unavailable as error:
-        logger.debug("probe: %s", error)  # and the store has noted it
+    except (Unavailable, NotFound) as error:
+        logger.debug("probe of %s: %s", store.node, error)  # and the store has noted what it means
     except ShardfsError as error:
         logger.debug("probe of %s: %s", store.node, error)
         store.late(str(error))
+    except Exception as error:  # a bug in one engine must not end the probes of all
+        logger.exception("probe of %s", store.node)
+        store.late(f"internal error: {error!r}")
     finally:
         probing.discard(store.node)
