@@ -26,14 +26,14 @@ class Child:
     """A program of `bench.programs`, or any that speaks in lines."""
 
     def __init__(self, command: Sequence[str], *, log: Path | None = None) -> None:
-        environment = os.environ | {"PYTHONPATH": str(TOOLS)}
+        path = os.pathsep.join(filter(None, (str(TOOLS), os.environ.get("PYTHONPATH"))))
         self._log = log.open("ab") if log else None
         self.process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log or subprocess.PIPE,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": path},
         )
         self._rest = b""
 
