@@ -145,7 +145,7 @@ async def test_no_more_connections_than_allowed() -> None:
             open_now -= 1
 
     async with evil_server(script) as shared:
-        store = HttpStore("a", f"http://{shared._pool._authority}", connections_max=3)
+        store = HttpStore("a", f"http://{shared._client.authority}", connections_max=3)
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(get, store)
@@ -188,7 +188,7 @@ async def test_headers_of_a_request() -> None:
         await stream.send_all(ANSWER)
 
     async with evil_server(script) as shared:
-        authority = shared._pool._authority
+        authority = shared._client.authority
         store = HttpStore("a", f"http://{authority}/some/path/", token="s3cret")
         await get(store)
         await store.aclose()
