@@ -6,18 +6,17 @@ Parsed by `tomllib`, typed by `msgspec`; this module adds the rules and says whi
 import re
 import tomllib
 from typing import Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from shardfs.core.chunk import BLOCK_SIZE, CHUNK_SIZE, CHUNK_SIZE_MAX
+from shardfs.core.location import TOKEN_SCHEMES, check_url
 from shardfs.core.names import check_node_id
 from shardfs.core.units import parse_size
 from shardfs.errors import InvalidCluster, UsageError
 
 NODES_MAX = 4096
 WEIGHT_MAX = 1e6
-SCHEMES = ("http", "https", "file")
 
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _NODES_INLINE = re.compile(r"\s*[\"']?nodes[\"']?\s*=")
@@ -136,18 +135,14 @@ def _check_node(node: Node, index: int) -> None:
     if node.token_env and node.token_file:
         raise _Fault("give token_env or token_file, not both", "token_file", index)
     try:
-        url = urlsplit(node.url)
-        _ = url.port
-    except ValueError as error:
-        raise _Fault(f"url {node.url!r}: {error}", "url", index) from None
-    if url.scheme not in SCHEMES:
-        raise _Fault(f"url {node.url!r} must begin with one of {', '.join(s + '://' for s in SCHEMES)}", "url", index)
-    if url.password or url.username:
-        raise _Fault("url must not hold a user or password; use token_env or token_file", "url", index)
-    if url.scheme == "file" and (url.netloc or not url.path.startswith("/")):
-        raise _Fault(f"url {node.url!r}: a folder is written file:///absolute/path", "url", index)
-    if url.scheme in ("http", "https") and not url.hostname:
-        raise _Fault(f"url {node.url!r} names no host", "url", index)
+        url = check_url(node.url)
+    except UsageError as error:
+        raise _Fault(str(error), "url", index) from None
+    if url.scheme not in TOKEN_SCHEMES and (node.token_env or node.token_file):
+        what = f"{url.scheme}:// takes no token" + (
+            "; its credentials come from the engine's own chain" * (url.scheme != "file")
+        )
+        raise _Fault(what, "token_env" if node.token_env else "token_file", index)
 
 
 def _line_of(text: str, key: str | None, node: int | None) -> int:

@@ -3,24 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from shardfs.catalog import Catalog
-from shardfs.config import read_token
-from shardfs.core.cluster import Cluster, Node
-from shardfs.store.base import Store
-from shardfs.store.file import FileStore
+from shardfs.core.cluster import Cluster
 from shardfs.store.fleet import Fleet
-from shardfs.store.http import HttpStore
 from shardfs.store.watched import WatchedStore
-
-
-def open_store(node: Node) -> Store:
-    """The engine for the node's url. Connects to nothing yet. UsageError when its token cannot be read."""
-    url = urlsplit(node.url)
-    if url.scheme == "file":
-        return FileStore(node.id, Path(unquote(url.path)))
-    return HttpStore(node.id, node.url, token=read_token(node))
+from shardfs.wiring.engines import open_store
 
 
 def open_fleet(cluster: Cluster) -> Fleet:

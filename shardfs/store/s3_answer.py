@@ -1,0 +1,126 @@
+"""What an S3 server's answers mean: which failure an error is, and which keys a listing holds. Pure."""
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
+
+from shardfs.core.keys import ObjectKey, parse_key
+from shardfs.errors import Denied, InvalidFormat, NoSpace, StoreError, Unavailable
+from shardfs.store.http_connection import Answer
+from shardfs.store.xml import parse_xml
+
+RETRY_AFTER_SECONDS_MAX = 5.0
+"""However long a server asks to be left alone, it is asked again after this."""
+
+_SHOWN_CHARACTERS = 160
+_DENIED = frozenset(
+    [
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "NotSignedUp",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnauthorizedAccess",
+    ]
+)
+_THROTTLED = frozenset(["SlowDown", "RequestLimitExceeded", "TooManyRequests", "Throttling", "ThrottlingException"])
+_FULL = frozenset(
+    ["EntityTooLargeForQuota", "InsufficientCapacity", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Error:
+    """Code and message of an error; empty when the server sent none that can be read."""
+
+    code: str = ""
+    message: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of keys in the server's order. `last` is the last name on it, a key or not; `more` follow."""
+
+    keys: list[ObjectKey]
+    last: str
+    more: bool
+
+
+def read_error(answer: Answer, body: bytes) -> S3Error:
+    """The error in `body`, as far as it can be read."""
+    region = answer.headers.get(b"x-amz-bucket-region", b"").decode("ascii", "replace")
+    try:
+        root = parse_xml(body)
+    except InvalidFormat:
+        return S3Error(region=region)
+    if root.name != "Error":
+        return S3Error(region=region)
+    return S3Error(_shown(root.value("Code")), _shown(root.value("Message")), _shown(root.value("Region")) or region)
+
+
+def retry_after(answer: Answer, now: float) -> float | None:
+    """Seconds that a 429 or 503 asks for, at most RETRY_AFTER_SECONDS_MAX; None when it asks for none."""
+    text = answer.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()
+    if answer.status not in (429, 503) or not text:
+        return None
+    try:
+        wanted = float(text) if text.isascii() and text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, wanted), RETRY_AFTER_SECONDS_MAX)
+
+
+def failure(node: str, what: str, answer: Answer, error: S3Error) -> StoreError:
+    """The failure that an error answer means, with its cause in words that help."""
+    said = ": ".join(part for part in (error.code, error.message) if part)
+    reason = f"{what}: HTTP {answer.status}" + (f", {said}" if said else "")
+    if error.code == "RequestTimeTooSkewed":
+        theirs = answer.headers.get(b"date", b"").decode("ascii", "replace")
+        return Denied(node, f"{reason}; the clocks differ too much, the server's says {_shown(theirs)}")
+    if error.code == "AuthorizationHeaderMalformed" or answer.status in (301, 307, 308):
+        place = f"; the bucket is in region {error.region}" if error.region else ""
+        if answer.status in (301, 307, 308):
+            return Unavailable(node, f"{reason}{place}; redirects are not followed, check endpoint and region")
+        return Denied(node, f"{reason}{place}")
+    if error.code in _FULL or answer.status == 507:
+        return NoSpace(node, reason)
+    if error.code in _THROTTLED or answer.status == 429 or (answer.status == 503 and b"retry-after" in answer.headers):
+        return Unavailable(node, f"throttled: {reason}")
+    if error.code in _DENIED or answer.status in (401, 403):
+        return Denied(node, reason)
+    return Unavailable(node, reason)
+
+
+def read_listing(body: bytes, prefix: str) -> Listing:
+    """A page of ListObjectsV2 below `prefix`, names url-encoded. InvalidFormat."""
+    root = parse_xml(body)
+    if root.name != "ListBucketResult":
+        raise InvalidFormat(f"not a listing: {root.name[:40]!r}")
+    encoded = root.value("EncodingType") == "url"
+    keys: list[ObjectKey] = []
+    last = ""
+    for element in root.all("Contents"):
+        name = element.value("Key")
+        last = unquote(name) if encoded else name
+        if not last.startswith(prefix):
+            raise InvalidFormat("a listing of other names than were asked for")
+        try:
+            keys.append(parse_key(last[len(prefix) :]))
+        except InvalidFormat:
+            continue  # somebody else's object
+    return Listing(keys, last, root.value("IsTruncated") == "true")
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())[:_SHOWN_CHARACTERS]
+    return "".join(c if c.isprintable() and c.isascii() else "?" for c in line)
