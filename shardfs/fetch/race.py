@@ -204,7 +204,11 @@ class Round:
             return
         if trio.current_time() < self._alone_until(lead, other):
             return  # most progress does not ring, it only puts off the end of the wait
-        if other is None:
+        if not self._missing():
+            # It has sent everything and does not come to an end: nobody needs to wait for that.
+            await self._drop(lead)
+            self._lead = None
+        elif other is None:
             await self._stall(lead)
         else:
             await self._hedge(lead, other, nursery)
@@ -319,8 +323,11 @@ class Round:
                 if silence > self._delay(attempt):
                     attempt.store.late(reason)
 
+    def _missing(self) -> int:
+        return self._fill.mask(self._first, self._end) & ~self._fill.ready
+
     def _start(self, nursery: trio.Nursery, scratch: Slot | None = None) -> Attempt | None:
-        missing = self._fill.mask(self._first, self._end) & ~self._fill.ready
+        missing = self._missing()
         if not self._queue or not missing:
             return None
         first = (missing & -missing).bit_length() - 1

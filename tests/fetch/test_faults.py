@@ -12,7 +12,7 @@ from shardfs.testing.faults import LYING, Ask, Fault, Kind, always
 from tests.fetch.world import BLOCK, HEADER, RUN, World
 
 OBJECT = HEADER + RUN
-PLACES = {"nothing": 0, "one byte": 1, "header": HEADER, "half": OBJECT // 2, "all but one": OBJECT - 1}
+PLACES = {"nothing": 0, "one byte": 1, "header": HEADER, "half": OBJECT // 2, "all but one": OBJECT - 1, "all": OBJECT}
 CASES = [
     *((Kind.REFUSE, 0), (Kind.MISSING, 0), (Kind.DENIED, 0), (Kind.SLOW, 0), (Kind.ENDLESS, 0)),
     *((Kind.GARBAGE, 0), (Kind.OTHER_DATA, 0), (Kind.OTHER_CHUNK, 0)),
