@@ -76,6 +76,7 @@ class NodeHealth:
 
     def corrupted(self, now: float, reason: str) -> None:
         """The node delivered wrong bytes. After `corrupt_strikes` of these it is put aside."""
+        self._unreachable = self.given_up = False  # a wrong answer is an answer
         self.corruptions += 1
         self._strikes += 1
         if self._strikes >= self.options.corrupt_strikes:

@@ -87,7 +87,8 @@ class OneGoodCopy:
     """Faults at will, but each chunk has one holder, drawn by seed, that only ever stumbles for a moment.
 
     `holders` gives the nodes that hold a chunk. The holder that stays good may still fail `stumbles` times in all with
-    something that another try cures, since a reader must survive that too.
+    something that another try cures, since a reader must survive that too; wrong bytes at most once for a chunk, since
+    a copy that is wrong twice in a row is rightly taken for a bad one.
     """
 
     chance: random.Random
@@ -95,6 +96,7 @@ class OneGoodCopy:
     rate: float = 0.5
     stumbles: int = 3
     good: dict[ObjectKey, str] = field(default_factory=dict)
+    lied: set[ObjectKey] = field(default_factory=set)
 
     def __call__(self, ask: Ask) -> Fault | None:
         if ask.key not in self.good:
@@ -106,6 +108,10 @@ class OneGoodCopy:
             return fault
         if fault.kind not in (Kind.REFUSE, Kind.RESET, Kind.FLIP, Kind.ENDLESS) or not self.stumbles:
             return None
+        if fault.kind is Kind.FLIP:
+            if ask.key in self.lied:
+                return None
+            self.lied.add(ask.key)
         self.stumbles -= 1
         return fault
 

@@ -137,6 +137,16 @@ def test_only_a_node_out_of_reach_is_given_up():
     assert not health.given_up
 
 
+def test_a_given_up_node_that_lies_is_alive():
+    health = NodeHealth()
+    health.failed(1.0, "silent", 0.0)
+    health.give_up()
+    for _ in range(3):  # answers that were still under way
+        health.corrupted(1.01, "wrong bytes")
+    assert health.suspect
+    assert not health.given_up
+
+
 def test_latency():
     health = NodeHealth(HealthOptions(latency_samples=10, forget_seconds=5.0))
     assert health.expected_latency(0.0) is None
@@ -178,6 +188,7 @@ def test_health_invariants(events):
             case _:
                 health.give_up()
         assert health.suspect or not health.given_up
+        assert not health.given_up or health.probe_at <= now + 1  # nobody else will find out that it is back
         assert health.suspect == bool(health.reason)
         assert not health.suspect or health.probe_at <= now + 60
 

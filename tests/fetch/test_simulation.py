@@ -10,7 +10,7 @@ from shardfs.errors import NoCopy
 from shardfs.testing.faults import NoGoodCopy, OneGoodCopy
 from tests.fetch.world import BLOCK, RUN, World, simulate
 
-REGRESSIONS = [3, 7, 16, 17, 27, 33, 41, 79]
+REGRESSIONS = [3, 7, 16, 17, 27, 33, 41, 79, 20502]
 """Seeds that found something: a good third copy not asked, wrong bytes once taken for final. Never taken out."""
 
 JOB_SECONDS = 9.0
