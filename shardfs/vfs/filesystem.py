@@ -7,6 +7,7 @@ caller's; every operation can be cancelled at any await and leaves the tables as
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -14,10 +15,11 @@ from shardfs.cache import DiskCache
 from shardfs.core.manifest import FileEntry
 from shardfs.core.names import PART_BYTES_MAX
 from shardfs.core.readahead import ReadAheadOptions
+from shardfs.core.shards import ModelReadAhead
 from shardfs.errors import InvalidFormat, NoCopy, NotFound
 from shardfs.fetch import Engine
 from shardfs.vfs.attributes import describe
-from shardfs.vfs.content import Content
+from shardfs.vfs.content import Content, model_readahead
 from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
 from shardfs.vfs.inodes import Attributes, FileNode, FolderNode, InodeTable, NamesNode, Node
 from shardfs.vfs.namespace import Namespace
@@ -26,11 +28,15 @@ from shardfs.vfs.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class FileSystemOptions:
-    """`name_seconds`: how long the kernel may believe a model name; `handles_max` bounds open files and listings."""
+    """`name_seconds`: how long the kernel may believe a model name; `handles_max` bounds open files and listings.
+
+    `manifest_seconds`: how long a listing of models waits for what it needs to know of each.
+    """
 
     name_seconds: float = 1.0
     handles_max: int = 65536
     manifests_at_once: int = 16
+    manifest_seconds: float = 2.0
     readahead: ReadAheadOptions = field(default_factory=ReadAheadOptions)
 
 
@@ -53,6 +59,7 @@ class FileSystem:
         self._inodes = InodeTable(name_seconds=options.name_seconds, started=started)
         self._files: dict[int, FileNode] = {}
         self._listings: dict[int, list[tuple[str, Node]]] = {}
+        self._readaheads: WeakKeyDictionary[Tree, ModelReadAhead] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
@@ -115,11 +122,19 @@ class FileSystem:
                 node.entry,
                 engine=self._engine,
                 disk=self._disk,
-                readahead=self._options.readahead,
+                readahead=self._readahead(node.tree),
             )
         node.handles += 1
         self._files[handle] = node
         return handle
+
+    def _readahead(self, tree: Tree) -> ModelReadAhead:
+        """What is known of the way in which a generation's files are read."""
+        found = self._readaheads.get(tree)
+        if found is None:
+            found = model_readahead(tree.manifest, self._engine, self._options.readahead)
+            self._readaheads[tree] = found
+        return found
 
     async def read(self, handle: int, offset: int, size: int) -> memoryview:
         """Exactly the bytes that exist in [offset, offset + size), valid until the next checkpoint. NoCopy."""
@@ -182,7 +197,10 @@ class FileSystem:
         return self._inodes.folder(tree, child) if isinstance(child, str) else self._inodes.file(tree, child)
 
     async def _name_entries(self, node: NamesNode) -> list[tuple[str, Node]]:
-        """Models and folders of models; a model whose manifest nobody has is left out, as its kind is not known."""
+        """Models and folders of models.
+
+        A model whose manifest nobody has, or delivers in time, is left out: it is not known whether it is a folder.
+        """
         children = await self._namespace.children(node.prefix)
         found: dict[str, Node] = {}
         limit = trio.CapacityLimiter(self._options.manifests_at_once)
@@ -198,9 +216,10 @@ class FileSystem:
                 except (NoCopy, InvalidFormat):
                     return
 
-        async with trio.open_nursery() as nursery:
-            for name in children:
-                nursery.start_soon(look, name)
+        with trio.move_on_after(self._options.manifest_seconds):
+            async with trio.open_nursery() as nursery:
+                for name in children:
+                    nursery.start_soon(look, name)
         return sorted(found.items())
 
     def _new_handle(self) -> int:

@@ -1,7 +1,8 @@
 """Model names as folders, kept fresh without making anybody wait.
 
-Names are asked for at most once in `refresh_seconds`, by one task at a time. Whoever needs them waits for that answer
-no longer than `wait_seconds`; after that, and while no node answers, what was known goes on being shown.
+One task asks for the names, when somebody needs them and they are older than `refresh_seconds`. Whoever needs them
+waits for that answer no longer than `wait_seconds`, and not at all while no node answers: what was known goes on being
+shown.
 """
 
 import logging
@@ -42,8 +43,26 @@ class Namespace:
         self._models: Mapping[str, RefName] = {}
         self._sorted: list[str] = []
         self._seen_at = -float("inf")
-        self._refreshing: trio.Event | None = None
+        self._failing = False
+        self._wanted = trio.Event()
+        self._asked = trio.Event()
         self._trees: dict[bytes, Tree] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the names fresh until cancelled."""
+        task_status.started()
+        while True:
+            await self._wanted.wait()
+            started = trio.current_time()
+            try:
+                await self._refresh()
+            except Exception:  # a bug must not end the mount
+                logger.exception("names not refreshed")
+                self._failing = True
+            self._seen_at = started
+            self._wanted = trio.Event()
+            self._asked.set()
+            self._asked = trio.Event()
 
     async def models(self) -> Mapping[str, RefName]:
         """The newest generation of each model, sorted by name."""
@@ -51,8 +70,9 @@ class Namespace:
 
     async def _not_older_than(self, seconds: float) -> Mapping[str, RefName]:
         if trio.current_time() - self._seen_at >= seconds:
-            with trio.move_on_after(self._options.wait_seconds):
-                await self._refresh()
+            self._wanted.set()
+            with trio.move_on_after(0 if self._failing else self._options.wait_seconds):
+                await self._asked.wait()
         return self._models
 
     async def children(self, prefix: str) -> dict[str, RefName | None]:
@@ -99,19 +119,12 @@ class Namespace:
         return tree
 
     async def _refresh(self) -> None:
-        """Ask the catalogue, or wait for whoever is asking."""
-        if self._refreshing is not None:
-            await self._refreshing.wait()
-            return
-        self._refreshing = trio.Event()
         try:
             models = await self._catalog.models()
-            if models != self._models:
-                self._models, self._sorted = models, sorted(models)
         except ShardfsError as error:
+            self._failing = True
             logger.debug("names not refreshed: %s", error)
-        finally:
-            # Also when it took too long: the next one to ask does not wait as long again at once.
-            self._seen_at = trio.current_time()
-            self._refreshing.set()
-            self._refreshing = None
+            return
+        self._failing = False
+        if models != self._models:
+            self._models, self._sorted = models, sorted(models)

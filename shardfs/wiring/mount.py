@@ -18,7 +18,7 @@ from shardfs.mount.session import MountOptions, Ready, serve
 from shardfs.store.fleet import Fleet
 from shardfs.vfs import FileSystem
 from shardfs.vfs.filesystem import FileSystemOptions
-from shardfs.vfs.namespace import Namespace
+from shardfs.vfs.namespace import Namespace, NamespaceOptions
 from shardfs.vfs.trace import Recorder, TracedFileSystem
 from shardfs.wiring.reader import Reader, ReaderOptions, reader
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 SPACE_REFRESH_SECONDS = 30.0
 SPACE_TIMEOUT_SECONDS = 2.0
+_NAMES_SECONDS = 1.0
+_MANIFEST_SECONDS = 2.0
 _READAHEAD_SHARE = 8
 _READAHEAD_BYTES_MAX = 64 * 1024 * 1024
 
@@ -55,31 +57,37 @@ async def mount(
         view = await parts.catalog.refs()
         logger.info("%d models, nodes answering: %s", len(view.models), ", ".join(view.answered))
         space = Space(parts.fleet, cluster.replicas)
+        patience = options.read_timeout_seconds / 4  # names, then manifests: both within the deadline of one call
+        namespace = Namespace(parts.catalog, NamespaceOptions(wait_seconds=min(_NAMES_SECONDS, patience)))
         with ExitStack() as stack:
-            filesystem = _filesystem(parts, reading, trace, stack)
+            build = FileSystem if trace is None else _traced(trace, stack)
+            filesystem = build(
+                namespace,
+                parts.engine,
+                disk=parts.disk,
+                started=int(time.time()),
+                options=FileSystemOptions(
+                    manifest_seconds=min(_MANIFEST_SECONDS, patience), readahead=_readahead(reading)
+                ),
+            )
             async with trio.open_nursery() as nursery:
+                await nursery.start(namespace.run)
                 nursery.start_soon(space.watch)
                 await serve(filesystem, mountpoint, options, space=space.now, ready=ready)
                 nursery.cancel_scope.cancel()
         _log_totals(parts)
 
 
-def _filesystem(parts: Reader, reading: ReaderOptions, trace: TraceOptions | None, stack: ExitStack) -> FileSystem:
-    readahead = min(_READAHEAD_BYTES_MAX, reading.memory_bytes // _READAHEAD_SHARE)
-    build: Callable[..., FileSystem] = FileSystem
-    if trace is not None:
-        try:
-            recorder = stack.enter_context(Recorder(trace.file))
-        except OSError as error:
-            raise UsageError(f"--trace: {trace.file}: {error.strerror}") from None
-        build = partial(TracedFileSystem, recorder=recorder, delay_seconds=trace.delay_seconds)
-    return build(
-        Namespace(parts.catalog),
-        parts.engine,
-        disk=parts.disk,
-        started=int(time.time()),
-        options=FileSystemOptions(readahead=ReadAheadOptions(window_bytes_max=readahead)),
-    )
+def _traced(trace: TraceOptions, stack: ExitStack) -> Callable[..., FileSystem]:
+    try:
+        recorder = stack.enter_context(Recorder(trace.file))
+    except OSError as error:
+        raise UsageError(f"--trace: {trace.file}: {error.strerror}") from None
+    return partial(TracedFileSystem, recorder=recorder, delay_seconds=trace.delay_seconds)
+
+
+def _readahead(reading: ReaderOptions) -> ReadAheadOptions:
+    return ReadAheadOptions(window_bytes_max=min(_READAHEAD_BYTES_MAX, reading.memory_bytes // _READAHEAD_SHARE))
 
 
 class Space:

@@ -81,8 +81,10 @@ class FaultyFileSystem(FileSystem):
 
 
 async def main(cluster_file: str, mountpoint: str) -> None:
-    async with reader(load_cluster(Path(cluster_file)), ReaderOptions()) as parts:
-        filesystem = FaultyFileSystem(Namespace(parts.catalog), parts.engine, disk=None, started=0)
+    async with reader(load_cluster(Path(cluster_file)), ReaderOptions()) as parts, trio.open_nursery() as nursery:
+        namespace = Namespace(parts.catalog)
+        await nursery.start(namespace.run)
+        filesystem = FaultyFileSystem(namespace, parts.engine, disk=None, started=0)
         await serve(
             filesystem,
             Path(mountpoint),
@@ -90,6 +92,7 @@ async def main(cluster_file: str, mountpoint: str) -> None:
             space=filesystem.space,
             ready=lambda what: print(what.mountpoint, flush=True),
         )
+        nursery.cancel_scope.cancel()
 
 
 trio.run(partial(main, *sys.argv[1:]))

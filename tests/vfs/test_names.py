@@ -457,3 +457,43 @@ async def test_content_is_named_by_its_bytes_in_the_cache(tmp_path):
         own, weights = ({cache_content(t.manifest, t.manifest.files[i]).digest for t in trees} for i in (0, 1))
         assert (len(own), len(weights)) == (2, 1)
         assert digest_of(b"") not in own | weights
+
+
+async def test_two_of_three_nodes_hang(autojump_clock):
+    """Nobody has noticed yet: names come from the third, each look waits a bounded time, new models show."""
+    world = World()
+    world.publish("m", b"one")
+    async with world.filesystem(fresh=False) as fs:
+        await walk(fs, "m")
+        for store in world.stores[:2]:
+            store.faults.append(Fault(hang=True))
+        world.publish("n", b"new")
+        started = trio.current_time()
+        while "n" not in await listing(fs, ROOT):
+            assert trio.current_time() - started < 6
+            await trio.sleep(0.5)
+        started = trio.current_time()
+        for _ in range(10):
+            await walk(fs, "n")
+            await trio.sleep(0.5)
+        assert trio.current_time() - started < 10
+
+
+async def test_a_listing_does_not_wait_for_manifests_for_ever(autojump_clock):
+    """What is known is listed; what nobody delivers in time is left out, and is there again with the nodes."""
+    world = World()
+    world.publish("known", b"k")
+    world.publish("unknown", b"u")
+    async with world.filesystem(fresh=False) as fs:
+        await walk(fs, "known")
+        fault = Fault(hang=True)
+        for store in world.stores:
+            store.faults.append(fault)
+        started = trio.current_time()
+        assert await listing(fs, ROOT) == ["known"]
+        assert trio.current_time() - started <= 4
+        fault.times = 0
+        for store in world.stores:
+            store.faults.clear()
+        await trio.sleep(5)
+        assert await listing(fs, ROOT) == ["known", "unknown"]

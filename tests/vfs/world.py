@@ -113,6 +113,7 @@ class World:
             await nursery.start(fleet.run_probes)
             await nursery.start(engine.run)
             namespace = Namespace(catalog, NamespaceOptions(refresh_seconds=0.0 if fresh else 0.5))
+            await nursery.start(namespace.run)
             yield FileSystem(namespace, engine, disk=disk, started=STARTED, options=options)
             nursery.cancel_scope.cancel()
         for store in self.stores:
