@@ -1,21 +1,41 @@
-"""What to fetch before it is asked for, judged from the reads of one file.
+"""What to fetch before it is asked for, judged from the reads of one file, in whatever order they come.
 
-Several sequential streams on one file are told apart, because ranks, threads and forked workers read through one
-descriptor (a mount that judged by handle took 13 minutes for what takes 1). A read belongs to a stream when it lies
-near the stream's position; the kernel sends its own read-ahead out of order, so "near" is generous. A jump starts a
-new stream and takes nothing from the others: what they have asked for keeps coming. A lone read somewhere fetches
-only its blocks; the second in a row makes a stream whose window doubles from one chunk to the maximum, once for each
-quarter of a chunk read, so that a header alone does not fetch half a model.
+A *stream* is one reader's way through the file. Ranks, threads and forked workers read through one descriptor, so
+streams are told apart by place and not by handle (a mount that judged by handle took 13 minutes for what takes 1). A
+read belongs to the stream whose end it is near; another one begins a stream and takes nothing from those there are.
 
-Nearness alone would let random reads feed a stream by accident, the more the larger its window. So a stream must read
-a fair part of what it passes over: one that does not shrinks back to nothing.
+How much is asked for ahead follows from what was seen, never more than a small multiple of it:
 
-Offsets and sizes are bytes, windows whole chunks.
+- a stream is proven once it is more than four times as long as its largest read, which neither a random read nor the
+  window that the kernel reads around a page fault ever is; then twice what it has read is asked for;
+- one from the very beginning of a file gets a chunk at once, and eight times what it has read when it is proven;
+- one that is not proven gets as much as the last jumps each led to (tensors read in the order of their names are
+  equally long stretches; random reads are short ones and get nothing);
+- once half of the file was read, in any order, the rest is wanted too.
+
+So random reads cost their blocks and nothing else, and no way of reading makes the nodes send much more than twice.
+Streams going backwards are streams. Strides are, while a fair part of what is passed over is read.
+
+Bounds: the streams at work share the window; what was asked for ahead and not read is at most two windows for a file,
+and is given up, oldest stream first, only when that or the number of streams is exceeded.
+Offsets and sizes are bytes. Pure: no clock; a stream's age is counted in reads.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
-from shardfs.core.ranges import chunk_count
+from shardfs.core.coverage import Coverage
+
+_PROOF_READS = 4
+_PROVEN_FACTOR = 2
+_BEGINNING_FACTOR = 8
+_FAIR_SHARE = 2
+_MEMORY_CHUNKS = 8
+_AT_WORK_READS = 32
+_JUMPS = 3
+_FILE_WINDOWS = 2
+
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,95 +48,250 @@ class ReadAheadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`whole`: fetch the chunks of this read entirely. `ahead`: chunks to fetch next, most urgent first."""
+    """`ahead`: ranges to fetch, most urgent first. `drop`: asked for before, wanted no more.
 
-    whole: bool
-    ahead: range
+    `whole`: the rest of this read's last chunk is among what was asked for ahead; should it have been lost, fetch it
+    with the read. `following`: ranges of other files, by number, see `core.shards`.
+    """
+
+    whole: bool = False
+    ahead: tuple[Range, ...] = ()
+    drop: tuple[Range, ...] = ()
+    following: tuple[tuple[int, Range], ...] = ()
 
 
-_NEAR_CHUNKS = 4
-_NEAR_NEWCOMER_SHARE = 8
-_NEAR_NEWCOMER_READS = 4
-_GROWTH_SHARE = 4
-_COVERAGE_MIN = 1 / 4
-_MEMORY_CHUNKS = 8
+NOTHING = Plan()
+WHOLE = Plan(whole=True)
 
 
 class _Stream:
-    """One reader's way through the file. `start` and `seen` say how much of the recent way was really read."""
+    """`low` and `high`: how far it has come. `since` and `seen`: how much of the recent way was really read."""
 
-    __slots__ = ("grown_at", "position", "seen", "start", "used", "window")
+    __slots__ = (
+        "down", "floor", "from_beginning", "high", "known", "largest", "low", "reach", "seen", "since", "total", "up",
+        "used",
+    )  # fmt: skip
 
-    def __init__(self, offset: int, end: int, window: int) -> None:
-        self.start = offset
-        self.position = end
-        self.seen = end - offset
-        self.window = window
-        self.grown_at = end
+    def __init__(self, offset: int, end: int) -> None:
+        self.low = self.since = self.floor = offset
+        self.high = self.reach = end
+        self.total = self.seen = self.largest = end - offset
+        self.up = self.down = 0
+        self.known = 0
         self.used = 0
+        self.from_beginning = offset == 0
 
-    def read(self, offset: int, end: int, chunk_size: int, window_max: int) -> None:
-        """Another read of this stream, before or behind its position."""
-        self.start = min(self.start, offset)
-        ahead = end > self.position
-        self.position = max(self.position, end)
-        passed = self.position - self.start
-        self.seen = min(passed, self.seen + end - offset)
-        if self.seen < passed * _COVERAGE_MIN:
-            self.window //= 2
-            self.start, self.seen = offset, end - offset
-        elif not self.window:
-            self.window = 1 if ahead else 0
-            self.grown_at = self.position
-        elif self.position - self.grown_at >= chunk_size // _GROWTH_SHARE:
-            self.window = min(window_max, self.window * 2)
-            self.grown_at = self.position
-        if passed > _MEMORY_CHUNKS * chunk_size:
-            self.start += passed // 2
+    @property
+    def long(self) -> bool:
+        return self.total > _PROOF_READS * self.largest
+
+    @property
+    def proven(self) -> bool:
+        return self.from_beginning or self.long
+
+    @property
+    def backwards(self) -> bool:
+        return self.down > self.up
+
+    def near(self, chunk_size: int) -> int:
+        """How far from its end a read may lie and still be one of this stream."""
+        return min(chunk_size, max(2 * self.largest, self.total if self.proven else 0))
+
+    def add(self, offset: int, end: int, chunk_size: int, *, fresh: bool) -> bool:
+        """Another read, at either end or near it; whether it went on, or filled a gap, for which it must be `fresh`."""
+        length = end - offset
+        self.largest = max(self.largest, length)
+        upwards, downwards = end > self.high, offset < self.low
+        self.up += length if upwards else 0
+        self.down += length if downwards else 0
+        self.low, self.high = min(self.low, offset), max(self.high, end)
+        self.floor, self.reach = min(self.floor, self.low), max(self.reach, self.high)
+        if not (upwards or downwards or fresh):
+            return False
+        self.total += length
+        passed = self.low - self.since if self.backwards else self.high - self.since
+        self.seen = min(abs(passed), self.seen + length)
+        if self.seen * _FAIR_SHARE < abs(passed):
+            self.total = self.seen = length
+            self.since = end if self.backwards else offset
+            self.from_beginning = False
+        elif abs(passed) > _MEMORY_CHUNKS * chunk_size:
+            self.since += passed // 2
             self.seen //= 2
+        return True
 
 
 class ReadAhead:
-    """The streams of one file. Pure: `observe` is told of each read and returns the plan."""
+    """The streams of one file. `observe` is told of each read and returns the plan."""
 
-    def __init__(self, size: int, chunk_size: int, options: ReadAheadOptions = ReadAheadOptions()) -> None:
+    def __init__(
+        self, size: int, chunk_size: int, block_size: int, options: ReadAheadOptions = ReadAheadOptions()
+    ) -> None:
+        self.size = size
+        self.coverage = Coverage(size, block_size)
         self._chunk_size = chunk_size
-        self._chunks = chunk_count(size, chunk_size)
-        self._window_max = max(1, options.window_bytes_max // chunk_size)
+        self._window = max(chunk_size, options.window_bytes_max)
         self._streams_max = options.streams_max
         self._streams: list[_Stream] = []
+        self._jumps: deque[int] = deque(maxlen=_JUMPS)
+        self._latest: _Stream | None = None
         self._clock = 0
 
     def observe(self, offset: int, length: int) -> Plan:
-        """A read of `length` bytes at `offset` was asked for."""
+        """A read of `length` bytes at `offset`, within the file, was asked for."""
+        if length <= 0:
+            return NOTHING
         self._clock += 1
         end = offset + length
-        stream = self._match(offset)
+        drop: list[Range] = []
+        fresh = self.coverage.read(offset, end)
+        stream = self._match(offset, end)
         if stream is None:
-            # A reader that begins at the beginning is most likely to go on.
-            stream = _Stream(offset, end, 1 if offset == 0 else 0)
-            self._remember(stream)
+            stream, goes_on = self._begin(offset, end, drop), True
         else:
-            stream.read(offset, end, self._chunk_size, self._window_max)
+            goes_on = stream.add(offset, end, self._chunk_size, fresh=fresh)
         stream.used = self._clock
-        next_chunk = -(-stream.position // self._chunk_size)
-        return Plan(stream.window > 0, range(next_chunk, min(self._chunks, next_chunk + stream.window)))
+        stream.known = 0 if fresh else stream.known + length
+        self._latest = stream
+        if fresh or goes_on:
+            self.coverage.count(length)
+        ahead = self._ahead(stream, offset, end, drop)
+        whole = goes_on and self.coverage.ahead_in(end, -(-end // self._chunk_size) * self._chunk_size)
+        if ahead or drop:
+            return Plan(whole, tuple(ahead), tuple(drop))
+        return WHOLE if whole else NOTHING
 
-    def _match(self, offset: int) -> _Stream | None:
-        """The stream nearest to this read, if any is near enough."""
-        best, best_distance = None, None
+    def spare(self) -> int:
+        """Bytes of the window left when everything up to the end of the file has been asked for, else 0."""
+        if not self.coverage.mostly_read() or self.coverage.untouched(0, self.size) >= 0:
+            return 0
+        return max(0, self._window - self.coverage.ahead_bytes)
+
+    def expect(self, budget: int) -> list[Range]:
+        """The file before this one is nearly read: what to fetch from the beginning of this one."""
+        if self._streams:
+            return []
+        budget = min(budget, self._window - self.coverage.ahead_bytes)
+        return list(self.coverage.claim(0, budget // self._chunk_size * self._chunk_size, budget, self._chunk_size))
+
+    def refused(self, start: int, end: int) -> None:
+        """There was no memory to fetch [start, end) ahead: it may be asked for again."""
+        for _ in self.coverage.give_back(start, end):
+            pass
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody has read the file, and not only the one before it."""
+        return bool(self._streams)
+
+    def give_up(self) -> tuple[Range, ...]:
+        """Nobody reads the file any more: what was asked for ahead and not read. It is wanted no more."""
+        return tuple(self.coverage.give_back(0, self.size))
+
+    # ----------------------------------------------------------------------------------------------------- streams
+
+    def _match(self, offset: int, end: int) -> _Stream | None:
+        """The stream with an end nearest to this read, if any is near enough."""
+        best, best_distance = None, self.size + 1
         for stream in self._streams:
-            near = _NEAR_CHUNKS * self._chunk_size
-            if not stream.window:
-                near = min(near, max(self._chunk_size // _NEAR_NEWCOMER_SHARE, _NEAR_NEWCOMER_READS * stream.seen))
-            if abs(offset - stream.position) <= near:
-                distance = abs(offset - stream.position)
-                if best_distance is None or distance < best_distance:
-                    best, best_distance = stream, distance
+            near = stream.near(self._chunk_size)
+            distance = abs(offset - stream.high)
+            if stream.down >= stream.up:
+                distance = min(distance, abs(stream.low - end))
+            if distance <= near and distance < best_distance:
+                best, best_distance = stream, distance
         return best
 
-    def _remember(self, stream: _Stream) -> None:
-        """Keep it; the one to make room is a newcomer if possible, so that lone reads cost the others nothing."""
+    def _begin(self, offset: int, end: int, drop: list[Range]) -> _Stream:
+        """A new stream; if there are too many, a newcomer makes room, so that lone reads cost the others nothing."""
+        if self._latest is not None:
+            self._jumps.append(self._latest.total)
         if len(self._streams) >= self._streams_max:
-            self._streams.remove(min(self._streams, key=lambda s: (s.window > 0, s.used)))
+            oldest = min(self._streams, key=lambda s: (s.proven, s.used))
+            self._streams.remove(oldest)
+            drop.extend(self._left_behind(oldest))
+        stream = _Stream(offset, end)
         self._streams.append(stream)
+        return stream
+
+    def _left_behind(self, stream: _Stream) -> list[Range]:
+        """What `stream` has asked for ahead and nobody else is about to read is untouched again."""
+        others = [s for s in self._streams if s is not stream]
+        top = min((s.low for s in others if s.low > stream.high), default=self.size)
+        bottom = max((s.high for s in others if s.high < stream.low), default=0)
+        gone = list(self.coverage.give_back(stream.high, min(stream.reach, top)))
+        if stream.floor < stream.low:
+            gone += self.coverage.give_back(max(bottom, stream.floor), stream.low)
+        stream.reach, stream.floor = stream.high, stream.low
+        return gone
+
+    # ------------------------------------------------------------------------------------------------------- ahead
+
+    def _ahead(self, stream: _Stream, offset: int, end: int, drop: list[Range]) -> list[Range]:
+        rest = self.coverage.mostly_read()
+        want = self._want(stream)
+        if not (want or rest):
+            return []
+        if stream.known > 2 * self.coverage.cell:
+            self.coverage.forget_read(end, stream.high + want)
+        room = self._room(stream, drop)
+        if stream.backwards:
+            ahead = self._downwards(stream, offset, want, room)
+        else:
+            ahead = self._upwards(stream, end, want, room)
+        if rest and stream.known <= 2 * self.coverage.cell:
+            for start, stop in ((end, self.size), (0, end)):
+                room = self._window - self.coverage.ahead_bytes
+                if room >= self._chunk_size:
+                    ahead += self.coverage.claim(start, stop, room, self._chunk_size)
+        return ahead
+
+    def _want(self, stream: _Stream) -> int:
+        """How many bytes should be on their way ahead of this stream."""
+        expected = min(self._jumps) - stream.total if len(self._jumps) == _JUMPS else 0
+        if not stream.proven:
+            return min(self._window, max(0, expected))
+        want = max(expected, _PROVEN_FACTOR * stream.total)
+        if stream.from_beginning:
+            want = max(self._chunk_size, stream.total * (_BEGINNING_FACTOR if stream.long else 1))
+        newest = self._clock - _AT_WORK_READS
+        at_work = sum(1 for s in self._streams if s.used > newest and s.proven)
+        return min(max(self._chunk_size, self._window // max(1, at_work)), want)
+
+    def _room(self, stream: _Stream, drop: list[Range]) -> int:
+        """Bytes that may be asked for ahead now; where they are short, the stream unused for longest gives its up."""
+        limit = _FILE_WINDOWS * self._window
+        if limit - self.coverage.ahead_bytes < self._chunk_size:
+            waiting = [s for s in self._streams if s is not stream and (s.reach > s.high or s.floor < s.low)]
+            if waiting:
+                drop += self._left_behind(min(waiting, key=lambda s: s.used))
+        return limit - self.coverage.ahead_bytes
+
+    def _upwards(self, stream: _Stream, end: int, want: int, room: int) -> list[Range]:
+        """From this read to `want` beyond the stream's end; whole chunks as soon as it wants any."""
+        unit = self._chunk_size if want >= self._chunk_size else self.coverage.cell
+        target = min(self.size, (stream.high + want) // unit * unit)
+        if stream.high + want >= self.size:
+            target = self.size
+        first = self.coverage.untouched(end, target) if target > end else -1
+        # Little by little would be a request for each block: only when a good part of what is wanted is missing.
+        if first < 0 or (target - first < min(unit, want // 2) and target < self.size):
+            return []
+        stream.reach = max(stream.reach, target)
+        return list(self.coverage.claim(first, target, room, self._chunk_size))
+
+    def _downwards(self, stream: _Stream, offset: int, want: int, room: int) -> list[Range]:
+        unit = self._chunk_size if want >= self._chunk_size else self.coverage.cell
+        target = max(0, -(-(stream.low - want) // unit) * unit)
+        last = self.coverage.untouched_before(target, offset) if target < offset else -1
+        if last < 0 or (last - target < min(unit, want // 2) and target > 0):
+            return []
+        stream.floor = min(stream.floor, target)
+        pieces: list[Range] = []
+        while last > target and room >= self._chunk_size:
+            start = max(target, (last - 1) // self._chunk_size * self._chunk_size)
+            found = list(self.coverage.claim(start, last, room, self._chunk_size))
+            room -= self._chunk_size
+            pieces += reversed(found)
+            last = start
+        return pieces

@@ -1,7 +1,8 @@
 """All chunks that are in memory or on their way: one job for each missing block, whoever asks.
 
     read(place, ...)     answered from memory; else joins the job that brings the blocks; else starts it
-    prefetch(place)      starts the job for a whole chunk if there is memory for it, and returns at once
+    prefetch(place, ...) starts the job for blocks of a chunk if there is memory for it, and returns at once
+    unwanted(place)      what was fetched for nobody may be the first to go
 
 A job looks at the disk cache first (a thread reads and verifies), then at the nodes. It belongs to the engine, not to
 the reader that caused it: a reader that gives up cancels nothing that others wait for. What came from nodes is
@@ -92,14 +93,14 @@ class Engine:
     async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
         """Plain bytes [start, start + length) of a run, verified; valid until the caller's next checkpoint.
 
-        `whole` says that the rest of the run will be wanted too. Raises NoCopy.
+        `whole` says that what follows in the run will be wanted too. Raises NoCopy.
         """
         fill = self._find(place) or await self._admit(place)
         self._mark_consumed(fill)
         first, end = start // place.block_size, -(-(start + length) // place.block_size)
         wanted = fill.mask(first, end)
         # When the whole chunk cannot be had, one bad block elsewhere in it must not fail this read.
-        tries = [fill.mask(0, fill.blocks), wanted] if whole else [wanted]
+        tries = [fill.mask(first, fill.blocks), wanted] if whole else [wanted]
         fill.pins += 1
         try:
             while missing := wanted & ~fill.ready:
@@ -114,18 +115,25 @@ class Engine:
             self._unpin(fill)
         return fill.plain(start, length)
 
-    def prefetch(self, place: ChunkPlace) -> bool:
-        """Begin to fetch a whole run unless that happens already. False when memory is short."""
+    def prefetch(self, place: ChunkPlace, first: int = 0, end: int | None = None) -> bool:
+        """Begin to fetch blocks [first, end) of a run, or all, unless that happens already. False: memory is short."""
         fill = self._find(place)
         if fill is None:
             slot = self._spare_slot()
             if slot is None:
                 return False
             fill = self._enter(place, slot)
-        everything = fill.mask(0, fill.blocks)
-        if everything & ~fill.ready & ~fill.pending:
-            self._start(fill, everything)
+        wanted = fill.mask(first, fill.blocks if end is None else end)
+        if wanted & ~fill.ready & ~fill.pending:
+            self._start(fill, wanted)
         return True
+
+    def unwanted(self, place: ChunkPlace) -> None:
+        """Nobody is expected to ask for this run: its memory is the first to be used for others."""
+        fill = self._unread.pop(place.key, None)
+        if fill is not None:
+            self._consumed[place.key] = fill
+            self._consumed.move_to_end(place.key, last=False)
 
     def _spare_slot(self) -> Slot | None:
         """A slot for something not asked for yet: never at the cost of what waits for its reader, or is being read."""

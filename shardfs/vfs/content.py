@@ -3,22 +3,21 @@
 One `Content` serves all handles of an inode, so that several readers of one file are seen together.
 """
 
-import struct
-
-from shardfs.cache import CacheFile, DiskCache
-from shardfs.cache import Content as CacheContent
-from shardfs.core.digest import DIGEST_BYTES, digest_of
+from shardfs.cache import DiskCache
 from shardfs.core.manifest import FileEntry, Manifest
-from shardfs.core.ranges import block_span, chunk_count, chunk_length, clamp, run_size, spans
-from shardfs.core.readahead import ReadAhead, ReadAheadOptions
-from shardfs.fetch import ChunkPlace, Engine
+from shardfs.core.ranges import clamp, spans
+from shardfs.core.readahead import NOTHING, Plan, ReadAheadOptions
+from shardfs.core.shards import ModelReadAhead
+from shardfs.fetch import Engine
+from shardfs.vfs.places import Places, cache_content, model_readahead
+
+__all__ = ["Content", "cache_content", "model_readahead"]
 
 _ZEROS = memoryview(bytes(1024 * 1024))
-_DOMAIN = b"shardfs file 1\0"
 
 
 class Content:
-    """Given: manifest entry, engine, cache. Changing: the streams of the read-ahead."""
+    """Given: manifest entry, engine, cache. Changing: the model's read-ahead, the shard that is fetched beforehand."""
 
     def __init__(
         self,
@@ -27,73 +26,110 @@ class Content:
         *,
         engine: Engine,
         disk: DiskCache | None,
-        readahead: ReadAheadOptions,
+        readahead: ReadAheadOptions | ModelReadAhead,
     ) -> None:
-        self._manifest = manifest
-        self._entry = entry
+        """`readahead`: the state that all files of the model share, or options for this file alone."""
         self._engine = engine
-        # The unit of reading: a chunk, or an equal part of one where chunks are larger than the memory's unit.
-        self._run_size = run_size(manifest.chunk_size, manifest.block_size, engine.run_bytes)
-        self._readahead = ReadAhead(entry.size, self._run_size, readahead)
-        self._cache_file: CacheFile | None = None
-        if disk is not None and entry.size:
-            self._cache_file = disk.file(cache_content(manifest, entry))
+        self._disk = disk
+        self._file = Places(manifest, entry, engine, disk)
+        self._following: tuple[int, Places] | None = None
+        if isinstance(readahead, ReadAheadOptions):
+            readahead = model_readahead(manifest, engine, readahead)
+        self._model = readahead
+        number = readahead.number(entry.path)
+        if number is None:
+            raise ValueError(f"{entry.path!r} is not a file of this manifest")
+        self._number = number
 
     async def read(self, offset: int, size: int) -> memoryview:
         """Exactly the bytes [offset, offset + size) that exist, verified; valid until the next checkpoint.
 
         Raises NoCopy; never returns less.
         """
-        length = clamp(offset, size, self._entry.size)
+        length = clamp(offset, size, self._file.entry.size)
         if not length:
             return _ZEROS[:0]
-        plan = self._readahead.observe(offset, length)
-        parts = list(spans(offset, length, self._run_size))
-        if plan.whole:
-            # What is asked for now gets memory before what may be asked for next.
-            for run in (*(part.chunk for part in parts), *plan.ahead):
-                place = self._place(run)
-                if place is not None and not self._engine.prefetch(place):
-                    break
+        plan = self._model.observe(self._number, offset, length)
+        parts = list(spans(offset, length, self._file.run_size))
+        if plan is not NOTHING:
+            self._follow(plan, offset, offset + length)
         if len(parts) == 1:
             return await self._part(parts[0].chunk, parts[0].start, length, plan.whole)
         whole = memoryview(bytearray(length))
         at = 0
         for part in parts:
-            whole[at : at + part.length] = await self._part(part.chunk, part.start, part.length, plan.whole)
+            # Every run but the last is read to its end.
+            view = await self._part(part.chunk, part.start, part.length, plan.whole)
+            whole[at : at + part.length] = view
             at += part.length
         return whole
 
     def cached_bytes(self) -> int:
         """Bytes of this file in the disk cache."""
-        return 0 if self._cache_file is None else self._cache_file.present_bytes()
+        return self._file.cached_bytes()
 
     def close(self) -> None:
-        if self._cache_file is not None:
-            self._cache_file.close()
+        """What was fetched ahead and not read may go first, and stays as long as nothing else needs its memory."""
+        for start, end in self._model.file(self._number).give_up():
+            self._unwanted(self._file, start, end)
+        self._file.close()
+        if self._following is not None:
+            number, places = self._following
+            self._following = None
+            if not self._model.file(number).in_use:
+                for start, end in self._model.file(number).give_up():
+                    self._unwanted(places, start, end)
+            places.close()
+
+    def _follow(self, plan: Plan, offset: int, end: int) -> None:
+        """Do what the plan says. What is asked for now gets memory before what may be asked for next."""
+        for start, stop in plan.drop:
+            self._unwanted(self._file, start, stop)
+        ahead = list(plan.ahead)
+        if ahead and self._file.same_run(ahead[0], offset, end):
+            # One request with the read itself.
+            start, stop = ahead.pop(0)
+            if not self._fetch(self._file, min(start, offset), max(stop, end)):
+                self._refused(start, stop)
+        elif ahead or plan.following:
+            self._fetch(self._file, offset, end)
+        for number, (start, stop) in [*((self._number, span) for span in ahead), *plan.following]:
+            if not self._fetch(self._places(number), start, stop):
+                self._model.file(number).refused(start, stop)
+
+    def _refused(self, start: int, end: int) -> None:
+        self._model.file(self._number).refused(start, end)
+
+    def _fetch(self, places: "Places", start: int, end: int) -> bool:
+        """Begin to fetch [start, end); False when memory is short for some of it."""
+        block = places.manifest.block_size
+        for part in spans(start, end - start, places.run_size):
+            place = places.place(part.chunk)
+            if place is None:
+                continue
+            if not self._engine.prefetch(place, part.start // block, -(-part.end // block)):
+                return False
+        return True
+
+    def _unwanted(self, places: "Places", start: int, end: int) -> None:
+        for part in spans(start, end - start, places.run_size):
+            place = places.place(part.chunk)
+            if place is not None:
+                self._engine.unwanted(place)
+
+    def _places(self, number: int) -> "Places":
+        """Where the bytes of file `number` are: this one, or the shard that follows."""
+        if number == self._number:
+            return self._file
+        if self._following is None or self._following[0] != number:
+            if self._following is not None:
+                self._following[1].close()
+            manifest = self._file.manifest
+            self._following = number, Places(manifest, manifest.files[number], self._engine, self._disk)
+        return self._following[1]
 
     async def _part(self, run: int, start: int, length: int, whole: bool) -> memoryview:
-        place = self._place(run)
+        place = self._file.place(run)
         if place is None:
             return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
         return await self._engine.read(place, start, length, whole=whole)
-
-    def _place(self, run: int) -> ChunkPlace | None:
-        manifest = self._manifest
-        chunk, start = divmod(run * self._run_size, manifest.chunk_size)
-        digest = manifest.digest(self._entry, chunk)
-        if digest is None:
-            return None
-        size = chunk_length(self._entry.size, manifest.chunk_size, chunk)
-        first, end = block_span(start, min(start + self._run_size, size), manifest.block_size)
-        cache_block = run * self._run_size // manifest.block_size
-        return ChunkPlace(digest, size, manifest.block_size, self._cache_file, cache_block, first, end)
-
-
-def cache_content(manifest: Manifest, entry: FileEntry) -> CacheContent:
-    """The identity of a file's bytes: equal files of different models share one cache file."""
-    start = entry.first_chunk * DIGEST_BYTES
-    end = start + chunk_count(entry.size, manifest.chunk_size) * DIGEST_BYTES
-    head = struct.pack("<QII", entry.size, manifest.chunk_size, manifest.block_size)
-    digest = digest_of(b"".join((_DOMAIN, head, manifest.digests[start:end])))
-    return CacheContent(digest, entry.size, manifest.block_size)
