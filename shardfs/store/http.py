@@ -49,6 +49,7 @@ class HttpStore:
         url: str,
         *,
         token: str | None = None,
+        authorization: str | None = None,
         connections_max: int = CONNECTIONS_MAX,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -63,7 +64,9 @@ class HttpStore:
             raise UsageError(f"node {node}: not a plain http or https URL: {url}")
         self._node = node
         self._base = parts.path.rstrip("/")
-        self._headers: Headers = [("Authorization", f"Bearer {token}")] if token is not None else []
+        if token is not None:
+            authorization = f"Bearer {token}"
+        self._headers: Headers = [("Authorization", authorization)] if authorization is not None else []
         self._client = HttpClient(node, url, connections_max=connections_max, tls=tls)
 
     @property

@@ -1,9 +1,13 @@
 """What the head of an HTTP answer means: which bytes it brings, or which failure it is. Pure."""
 
 import re
+from email.utils import parsedate_to_datetime
 
 from shardfs.errors import Denied, NoSpace, StoreError, Unavailable
 from shardfs.store.http_connection import Answer, Broken
+
+RETRY_AFTER_SECONDS_MAX = 5.0
+"""However long a server asks to be left alone, it is asked again after this."""
 
 _RANGE = re.compile(rb"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _SIZE = re.compile(rb"bytes \*/([0-9]{1,19})")
@@ -39,6 +43,18 @@ def object_size(answer: Answer) -> int | None:
     return int(found[1]) if found else None
 
 
+def retry_after(answer: Answer, now: float) -> float | None:
+    """Seconds that a 429 or 503 asks for, at most RETRY_AFTER_SECONDS_MAX; None when it asks for none."""
+    text = answer.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()
+    if answer.status not in (429, 503) or not text:
+        return None
+    try:
+        wanted = float(text) if text.isascii() and text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, wanted), RETRY_AFTER_SECONDS_MAX)
+
+
 def refusal(node: str, what: str, answer: Answer, text: str) -> StoreError:
     """The failure that a status means. `text` is the beginning of the server's own words."""
     reason = f"{what}: HTTP {answer.status}" + (f", {text}" if text else "")
@@ -46,6 +62,8 @@ def refusal(node: str, what: str, answer: Answer, text: str) -> StoreError:
         return Denied(node, reason)
     if answer.status == 507:
         return NoSpace(node, reason)
+    if answer.status in (429, 503):
+        return Unavailable(node, f"throttled or overloaded: {reason}")
     if 300 <= answer.status < 400:
         return Unavailable(node, f"{what}: HTTP {answer.status}, redirects are not followed")
     return Unavailable(node, reason)

@@ -1,18 +1,24 @@
 """Exchanges with one HTTP server, for every store that speaks HTTP: the connections, and what a broken one means.
 
 A request that was sent over an idle connection which turns out to have been closed is sent once more over a new one;
-everything else that breaks is Unavailable with the reason. Redirects are never followed. Deadlines and other
-retries are the caller's.
+everything else that breaks is Unavailable with the reason. Redirects are never followed. A 429 or 503 with Retry-After
+is obeyed: until then, but for 5 s at most, calls fail at once with the reason. Deadlines and other retries are the
+caller's.
 """
 
+import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
+import trio
+
 from shardfs.core.digest import Bytes
 from shardfs.errors import Unavailable
+from shardfs.store.http_answer import retry_after
 from shardfs.store.http_connection import Answer, Broken, Headers, HttpConnection
 from shardfs.store.http_pool import HttpPool
 
@@ -36,6 +42,7 @@ class HttpClient:
         secure = parts.scheme == "https"
         self.node = node
         self.authority = parts.netloc
+        self._quiet_until = -math.inf  # trio's clock
         self._pool = HttpPool(
             parts.hostname or "",
             parts.port or (443 if secure else 80),
@@ -52,6 +59,9 @@ class HttpClient:
 
         `what` says in messages what was asked for.
         """
+        left = self._quiet_until - trio.current_time()
+        if left > 0:
+            raise Unavailable(self.node, f"{what}: throttled, it asked to be left alone for {left:.1f} s more")
         try:
             for fresh in (False, True):
                 async with self._pool.connection(fresh=fresh) as connection:
@@ -61,6 +71,9 @@ class HttpClient:
                         if error.answered or connection.uses == 0:
                             raise
                         continue  # closed while it was idle
+                    wait = retry_after(answer, time.time())
+                    if wait is not None:
+                        self._quiet_until = trio.current_time() + wait
                     yield connection, answer
                     return
         except Broken as error:

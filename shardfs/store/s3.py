@@ -26,7 +26,7 @@ from shardfs.store.base import LIST_LIMIT, StoreStat
 from shardfs.store.http_answer import content_range, object_size
 from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
 from shardfs.store.http_connection import Answer, Broken, HttpConnection
-from shardfs.store.s3_answer import S3Error, failure, read_error, read_listing, retry_after
+from shardfs.store.s3_answer import S3Error, failure, read_error, read_listing
 from shardfs.store.s3_sign import EMPTY_SHA256, Credentials, S3Request, sign
 from shardfs.store.sending import Sending
 from shardfs.store.xml import XML_BYTES_MAX
@@ -79,7 +79,6 @@ class S3Store:
         self._clock = clock
         self._client = HttpClient(node, f"{scheme}://{host}", connections_max=connections_max, tls=tls)
         self._sending = Sending(node)
-        self._quiet_until = -1.0  # trio's clock
         self._bucket_seen = False
 
     @property
@@ -220,9 +219,6 @@ class S3Store:
         sha256: str = EMPTY_SHA256,
     ) -> AsyncIterator[Exchange]:
         """A signed request for the object, or with None for the bucket. `also` are headers that are not signed."""
-        left = self._quiet_until - trio.current_time()
-        if left > 0:
-            raise Unavailable(self._node, f"throttled: it asked to be left alone for {left:.1f} s more")
         path = f"{self._bucket}/{self._prefix}{key}" if key is not None else self._bucket or "/"
         request = S3Request(method, path, query or {}, headers or {}, sha256)
         credentials = await self._credentials.current()
@@ -238,9 +234,6 @@ class S3Store:
         self, what: str, connection: HttpConnection, answer: Answer, key: ObjectKey | None
     ) -> StoreError | NotFound:
         """The error that an answer means. With `key`, a 404 may mean that there is no such object."""
-        wait = retry_after(answer, self._clock())
-        if wait is not None:
-            self._quiet_until = trio.current_time() + wait
         error = S3Error()
         if answer.length != 0:
             with suppress(Broken):  # then the status has to say enough

@@ -1,16 +1,12 @@
 """What an S3 server's answers mean: which failure an error is, and which keys a listing holds. Pure."""
 
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 from shardfs.core.keys import ObjectKey, parse_key
 from shardfs.errors import Denied, InvalidFormat, NoSpace, StoreError, Unavailable
 from shardfs.store.http_connection import Answer
 from shardfs.store.xml import parse_xml
-
-RETRY_AFTER_SECONDS_MAX = 5.0
-"""However long a server asks to be left alone, it is asked again after this."""
 
 _SHOWN_CHARACTERS = 160
 _DENIED = frozenset(
@@ -66,18 +62,6 @@ def read_error(answer: Answer, body: bytes) -> S3Error:
     if root.name != "Error":
         return S3Error(region=region)
     return S3Error(_shown(root.value("Code")), _shown(root.value("Message")), _shown(root.value("Region")) or region)
-
-
-def retry_after(answer: Answer, now: float) -> float | None:
-    """Seconds that a 429 or 503 asks for, at most RETRY_AFTER_SECONDS_MAX; None when it asks for none."""
-    text = answer.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()
-    if answer.status not in (429, 503) or not text:
-        return None
-    try:
-        wanted = float(text) if text.isascii() and text.isdigit() else parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, wanted), RETRY_AFTER_SECONDS_MAX)
 
 
 def failure(node: str, what: str, answer: Answer, error: S3Error) -> StoreError:

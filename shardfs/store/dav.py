@@ -1,0 +1,128 @@
+"""A node that is a folder of a WebDAV server. A stock nginx with these lines is enough:
+
+    dav_methods PUT DELETE; create_full_put_path on; autoindex on; autoindex_format json;
+
+Objects are read like those of any HTTP node. Folders are listed through nginx's JSON, or with PROPFIND where the server
+has it; missing folders are made by nginx itself, or with MKCOL. Such a server does not verify what it is given, so
+`put` does before it sends, and asks for the size after. It stores a PUT as a whole or not at all, but knows no
+condition and no fsync: docs/SEMANTICS.md says what follows.
+"""
+
+import base64
+import ssl
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+import trio
+
+from shardfs.core.digest import Bytes
+from shardfs.core.keys import ObjectKey
+from shardfs.errors import InvalidFormat, Unavailable
+from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.dav_listing import PROPFIND, read_autoindex, read_multistatus
+from shardfs.store.http import HttpStore
+from shardfs.store.http_answer import refusal
+from shardfs.store.http_client import CONNECTIONS_MAX
+from shardfs.store.http_connection import Headers
+from shardfs.store.sending import Sending
+from shardfs.store.tree import Entry, list_keys
+
+LISTING_BYTES_MAX = 32 * 1024 * 1024
+_HINT = "the server must list folders: PROPFIND, or for nginx `autoindex on; autoindex_format json;`"
+
+
+class DavStore(HttpStore):
+    """`Store` over `url` (dav or davs). A `token` with a colon in it is user and password, any other a bearer token."""
+
+    def __init__(
+        self,
+        node: str,
+        url: str,
+        *,
+        token: str | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        http = url.replace("dav", "http", 1)
+        super().__init__(node, http, authorization=authorization(token), connections_max=connections_max, tls=tls)
+        self._sending = Sending(node)
+        self._has_autoindex = True  # until it answers otherwise
+
+    async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+        """As `Store.put`. Bytes that do not match the name are refused with Unavailable, before anything is sent."""
+        whole = await self._sending.whole(key, parts)
+        async with self._sending.turn(key):
+            if await self.size(key) is not None:
+                return False
+            status = await self._put(key, whole.data)
+            if status == 409:  # the folder is missing, and this server does not make it
+                await self._make_folders(key)
+                status = await self._put(key, whole.data)
+            if status == 409:
+                raise Unavailable(self._node, f"PUT {key}: HTTP 409, the folder cannot be made")
+            if status == 412:
+                return False
+            size = await self.size(key)
+            if size != len(whole.data):
+                raise Unavailable(self._node, f"PUT {key}: of {len(whole.data)} bytes {size or 0} are there")
+            return status == 201
+
+    async def _put(self, key: ObjectKey, data: bytes) -> int:
+        headers: Headers = [("Content-Length", str(len(data))), ("If-None-Match", "*")]
+        async with self._exchange("PUT", key, headers, [data]) as (connection, answer):
+            if answer.status not in (200, 201, 204, 409, 412):
+                raise refusal(self._node, f"PUT {key}", answer, connection.early_text())
+            return answer.status
+
+    async def _make_folders(self, key: ObjectKey) -> None:
+        path = ""
+        for part in ["", *key.split("/")[:-1]]:
+            path += f"{part}/" if part else ""
+            async with self._exchange("MKCOL", path) as (connection, answer):
+                if answer.status not in (200, 201, 301, 405):  # the last two: it is there
+                    raise refusal(self._node, f"MKCOL {path}", answer, connection.early_text())
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
+        """As `Store.list`. A folder is listed at once, whatever `limit` is."""
+        await trio.lowlevel.checkpoint()
+        return await list_keys(self._entries, prefix, after, limit)
+
+    async def _entries(self, path: str) -> Sequence[Entry]:
+        what = f"list {path}"
+        if self._has_autoindex:
+            async with self._exchange("GET", f"{path}/") as (connection, answer):
+                if answer.status == 404:
+                    return []
+                if answer.status not in (200, 403, 405):
+                    raise refusal(self._node, what, answer, connection.early_text())
+                if answer.status == 200:
+                    entries = read_autoindex(await connection.body(answer, LISTING_BYTES_MAX))
+                    if entries is not None:
+                        return entries
+        async with self._exchange(
+            "PROPFIND", f"{path}/", [("Depth", "1"), ("Content-Length", str(len(PROPFIND)))], [PROPFIND]
+        ) as (connection, answer):
+            if answer.status == 404:
+                return []
+            if answer.status != 207:
+                raise refusal(self._node, what, answer, _HINT)
+            body = await connection.body(answer, LISTING_BYTES_MAX)
+        self._has_autoindex = False
+        try:
+            return read_multistatus(body, unquote(f"{self._base}/{path}/"))
+        except InvalidFormat as error:
+            raise Unavailable(self._node, f"{what}: {error}") from error
+
+    async def stat(self) -> StoreStat:
+        """As `Store.stat`. A folder that does not exist yet is well: the first put makes it."""
+        async with self._exchange("HEAD", "") as (_, answer):
+            if answer.status in (200, 204, 404, 405):
+                return StoreStat()
+            raise refusal(self._node, "stat", answer, _HINT if answer.status == 403 else "")
+
+
+def authorization(token: str | None) -> str | None:
+    """The header for what the cluster file's `token_env` or `token_file` holds."""
+    if token is None:
+        return None
+    return f"Basic {base64.b64encode(token.encode()).decode()}" if ":" in token else f"Bearer {token}"

@@ -1,0 +1,36 @@
+"""What an error of the HDFS library means. Pure.
+
+Its messages are those of the NameNode, a Java stack trace included; one line of them is kept.
+"""
+
+import re
+
+from shardfs.errors import Denied, NoSpace, StoreError, Unavailable
+
+_SHOWN_CHARACTERS = 200
+_DENIED = re.compile(r"AccessControlException|Permission denied|AuthorizationException|SaslException|AccessControl")
+_FULL = re.compile(r"QuotaExceededException|No space left|quota .* is exceeded", re.IGNORECASE)
+_SAFE_MODE = re.compile(r"safe ?mode", re.IGNORECASE)
+_LOST = re.compile(r"RPC listener disconnected")
+
+
+def failure(node: str, what: str, error: BaseException) -> StoreError:
+    """The failure that `error` means for whoever asked the node."""
+    text = str(error)
+    reason = f"{what}: {_line(text) or type(error).__name__}"
+    if isinstance(error, PermissionError) or _DENIED.search(text):
+        return Denied(node, reason)
+    if _FULL.search(text):
+        return NoSpace(node, reason)
+    if _SAFE_MODE.search(text):
+        return Unavailable(node, f"{reason} (the NameNode is starting, or in safe mode)")
+    if _LOST.search(text):
+        return Unavailable(node, f"{reason} (no NameNode answers there; this must be its RPC port, not its web port)")
+    return Unavailable(node, reason)
+
+
+def _line(text: str) -> str:
+    """The first line that says something: the message of the Java exception, without its stack."""
+    lines = (line.strip() for line in text.splitlines())
+    line = next((line for line in lines if line), "")[:_SHOWN_CHARACTERS]
+    return "".join(c if c.isprintable() and c.isascii() else "?" for c in line)
