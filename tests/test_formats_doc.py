@@ -17,12 +17,13 @@ from shardfs.core.chunk import BLOCK_SIZE, make_header, verify_chunk
 from shardfs.core.cluster import Cluster, Node, parse_cluster
 from shardfs.core.digest import Digest, digest_of
 from shardfs.core.keys import RefName, parse_key
+from shardfs.core.location import SCHEMES, check_url
 from shardfs.core.manifest import decode_manifest, make_manifest
 from shardfs.core.names import escape, unescape
 from shardfs.core.placement import Placement
 from shardfs.core.ref import decode_ref, encode_ref
 from shardfs.vfs.content import cache_content
-from tests.documents import ROOT, blocks
+from tests.documents import ROOT, blocks, table
 
 PAGE = ROOT / "docs" / "FORMATS.md"
 
@@ -139,6 +140,18 @@ def test_cluster_file():
         ("c", "draining", 1.0),
         ("d", "active", 1.0),
     ]
+
+
+def test_every_key_of_the_cluster_file_has_a_row():
+    told = {row[0].strip("`[]") for row in table(PAGE, under="Cluster file")}
+    assert {field.name for field in msgspec.structs.fields(Node)} <= told
+    assert {"replicas", "chunk_size", "nodes"} <= told
+
+
+def test_every_scheme_of_a_url_has_a_row():
+    kinds = " ".join(row[0] for row in table(PAGE, under="Other kinds of node"))
+    assert set(re.findall(r"(\w+)://", kinds)) == set(SCHEMES)
+    assert check_url("s3://bucket/prefix?endpoint=http://h:9000&region=r&profile=p").scheme == "s3"
 
 
 def test_cache_map():
