@@ -168,11 +168,11 @@ class ReadAhead:
         return max(0, self._window - self.coverage.ahead_bytes)
 
     def expect(self, budget: int) -> list[Range]:
-        """The file before this one is nearly read: what to fetch from the beginning of this one."""
+        """The file before this one is nearly read: what more to fetch of the first `budget` bytes of this one."""
         if self._streams:
             return []
-        budget = min(budget, self._window - self.coverage.ahead_bytes)
-        return list(self.coverage.claim(0, budget // self._chunk_size * self._chunk_size, budget, self._chunk_size))
+        target = min(budget, self._window) // self._chunk_size * self._chunk_size
+        return list(self.coverage.claim(0, target, target - self.coverage.ahead_bytes, self._chunk_size))
 
     def refused(self, start: int, end: int) -> None:
         """There was no memory to fetch [start, end) ahead: it may be asked for again."""
