@@ -31,6 +31,7 @@ class NodeStatus:
     url: str
     zone: str
     weight: float
+    read_priority: int
     state: str
     health: str
     reason: str
@@ -132,6 +133,7 @@ def _node_status(
         url=node.url,
         zone=node.zone,
         weight=node.weight,
+        read_priority=node.read_priority,
         state=node.state,
         health=probe.health,
         reason=probe.reason,

@@ -19,6 +19,7 @@ class NodeShare:
     zone: str
     state: str
     weight: float
+    read_priority: int
     answers: bool
     reason: str
     owned: int
@@ -81,6 +82,7 @@ async def plan(cluster: Cluster, name: ModelName) -> Plan:
                 zone=node.zone,
                 state=node.state,
                 weight=node.weight,
+                read_priority=node.read_priority,
                 answers=node.id in answering,
                 reason=probes[node.id].reason,
                 owned=int(owned),
@@ -96,8 +98,10 @@ async def plan(cluster: Cluster, name: ModelName) -> Plan:
 
 
 def evenness(nodes: tuple[Node, ...], loads: dict[str, Assignment], answering: set[str]) -> float:
-    """Largest over mean load, bytes per weight, among active nodes that answer; 1 when nothing is loaded."""
+    """Largest over mean load, bytes per weight, among the nearest active nodes that answer; 1 for no load."""
     serving = [node for node in nodes if node.state == "active" and node.id in answering]
+    nearest = min((node.read_priority for node in serving), default=0)
+    serving = [node for node in serving if node.read_priority == nearest]
     total = sum(loads[node.id].bytes for node in serving)
     if not total:
         return 1.0

@@ -20,8 +20,8 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
 
     \b
     --json: name, generation, digest, size, chunk_size, chunks, holes, stored_chunks, stored_bytes, replicas,
-            stored_copies, nodes[{node, zone, state, weight, answers, reason, owned, chunks, bytes, share}],
-            evenness, unserved
+            stored_copies, nodes[{node, zone, state, weight, read_priority, answers, reason, owned, chunks, bytes,
+            share}], evenness, unserved
     """
     from shardfs.api.plan import plan
 
@@ -44,9 +44,11 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
     )
     click.echo()
     table(
-        [Column("NODE"), Column("ZONE"), Column("STATE"), Column("HOLDS", right=True), Column("SERVES", right=True),
+        [Column("NODE"), Column("ZONE"), Column("PRIORITY", right=True), Column("STATE"),
+         Column("HOLDS", right=True), Column("SERVES", right=True),
          Column("BYTES", right=True), Column("SHARE", right=True), Column("")],
-        [(node.node, node.zone or "-", node.state, str(node.owned), str(node.chunks), shown_size(node.bytes),
+        [(node.node, node.zone or "-", str(node.read_priority),
+          node.state, str(node.owned), str(node.chunks), shown_size(node.bytes),
           f"{node.share:.1%}", "" if node.answers else f"does not answer: {node.reason}") for node in found.nodes],
     )  # fmt: skip
     if found.unserved:

@@ -19,8 +19,8 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
     BEHIND counts the models whose newest generation the node does not know of.
 
     \b
-    --json: nodes[{id, url, zone, weight, state, health, reason, latency_ms, version, capacity_bytes, free_bytes,
-            refs, behind}], replicas, chunk_size, majority, answering, models, disagreements[]
+    --json: nodes[{id, url, zone, weight, read_priority, state, health, reason, latency_ms, version, capacity_bytes,
+            free_bytes, refs, behind}], replicas, chunk_size, majority, answering, models, disagreements[]
     """
     from shardfs.api.nodes import status
 
@@ -30,10 +30,12 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
         emit_json(asdict(found))
         return exit_status
     table(
-        [Column("NODE"), Column("STATE"), Column("HEALTH"), Column("LATENCY", right=True), Column("USED", right=True),
+        [Column("NODE"), Column("PRIORITY", right=True), Column("STATE"),
+         Column("HEALTH"), Column("LATENCY", right=True), Column("USED", right=True),
          Column("FREE", right=True), Column("REFS", right=True), Column("BEHIND", right=True), Column("VERSION"),
          Column("URL")],
-        [(node.id, node.state, node.health, "" if node.latency_ms is None else f"{node.latency_ms:.1f} ms",
+        [(node.id, str(node.read_priority), node.state, node.health,
+          "" if node.latency_ms is None else f"{node.latency_ms:.1f} ms",
           _used(node.capacity_bytes, node.free_bytes), _known(node.free_bytes), _number(node.refs),
           _number(node.behind), node.version, node.url) for node in found.nodes],
     )  # fmt: skip

@@ -17,6 +17,7 @@ from shardfs.errors import InvalidCluster, UsageError
 
 NODES_MAX = 4096
 WEIGHT_MAX = 1e6
+READ_PRIORITY_MAX = 9
 
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _NODES_INLINE = re.compile(r"\s*[\"']?nodes[\"']?\s*=")
@@ -24,12 +25,17 @@ _NODES_HEADER = re.compile(r"\s*\[\[\s*nodes\s*\]\]")
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One place that stores chunks. `weight` is its share relative to the others'."""
+    """One place that stores chunks. `weight` is its share relative to the others'.
+
+    Readers ask the nodes of the lowest `read_priority` first: 0 is near, higher numbers are far (a bucket in
+    another region, say), the copy of last resort.
+    """
 
     id: str
     url: str
     zone: str = ""
     weight: float = 1.0
+    read_priority: int = 0
     state: Literal["active", "draining"] = "active"
     token_env: str = ""
     token_file: str = ""
@@ -132,6 +138,9 @@ def _check_node(node: Node, index: int) -> None:
         raise _Fault(str(error), "id", index) from None
     if not 0 < node.weight <= WEIGHT_MAX:
         raise _Fault(f"weight must be above 0 and at most {WEIGHT_MAX:g}, not {node.weight}", "weight", index)
+    if not 0 <= node.read_priority <= READ_PRIORITY_MAX:
+        what = f"read_priority must be 0 (near) to {READ_PRIORITY_MAX} (far), not {node.read_priority}"
+        raise _Fault(what, "read_priority", index)
     if node.token_env and node.token_file:
         raise _Fault("give token_env or token_file, not both", "token_file", index)
     try:

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HedgeOptions:
-    """Delay = `p95_factor` x the node's p95, within [min, max]; `max` before anything was measured."""
+    """Delay = `p95_factor` x the node's p95, within [min, max]; `max` before anything was measured.
+
+    Hedges to nodes farther away than the one that is late have a budget of their own: their bytes may cost money.
+    """
 
     p95_factor: float = 3.0
     delay_min_seconds: float = 0.05
     delay_max_seconds: float = 0.25
     budget_share: float = 0.05
     budget_burst: float = 64.0
+    far_budget_share: float = 0.01
+    far_budget_burst: float = 16.0
 
 
 def hedge_delay(p95_seconds: float | None, options: HedgeOptions = HedgeOptions()) -> float:
@@ -26,17 +31,18 @@ def hedge_delay(p95_seconds: float | None, options: HedgeOptions = HedgeOptions(
 
 
 class HedgeBudget:
-    """A token bucket: each request earns `budget_share`, each hedge costs 1, at most `budget_burst` saved.
+    """A token bucket: each request earns `share`, each hedge costs 1, at most `burst` saved.
 
     The burst lets every fetch in flight leave a node that just hung; the share bounds hedges in the long run.
     """
 
-    def __init__(self, options: HedgeOptions = HedgeOptions()) -> None:
-        self._options = options
-        self._tokens = options.budget_burst
+    def __init__(self, share: float, burst: float) -> None:
+        self._share = share
+        self._burst = burst
+        self._tokens = burst
 
     def earn(self) -> None:
-        self._tokens = min(self._options.budget_burst, self._tokens + self._options.budget_share)
+        self._tokens = min(self._burst, self._tokens + self._share)
 
     def spend(self) -> bool:
         """Take one hedge out of the budget; False when there is none."""

@@ -77,7 +77,7 @@ class Assignment:
 
 
 def assign(placement: Placement, chunks: Iterable[tuple[Digest, int]], alive: set[str]) -> list[Assignment]:
-    """Give each (chunk, plain size) to that owner in `alive` with the least bytes per weight so far.
+    """Give each (chunk, plain size) to that near owner in `alive` with the least bytes per weight so far.
 
     Greedy, largest first: the balance that a reader which always asks the least loaded owner comes to.
     Chunks without a living owner go to the first living node of their ranking, else to none (node "").
@@ -87,7 +87,9 @@ def assign(placement: Placement, chunks: Iterable[tuple[Digest, int]], alive: se
     weight = {node.id: node.weight for node in placement.cluster.nodes}
     for chunk, size in sorted(chunks, key=lambda item: (-item[1], item[0])):
         ranking = placement.ranking(chunk)
-        living = [n.id for n in ranking[: placement.replicas] if n.id in alive]
+        owners = [n for n in ranking[: placement.replicas] if n.id in alive]
+        nearest = min((n.read_priority for n in owners), default=0)
+        living = [n.id for n in owners if n.read_priority == nearest]
         living = living or [n.id for n in ranking if n.id in alive][:1] or [""]
         chosen = min(living, key=lambda node: (load[node] + size) / weight.get(node, 1.0))
         load[chosen] += size

@@ -70,6 +70,7 @@ class _Tools:
     metrics: ReadMetrics
     hedge: HedgeOptions
     budget: HedgeBudget
+    far_budget: HedgeBudget
 
 
 class Racer:
@@ -88,7 +89,14 @@ class Racer:
         self._fleet = fleet
         self._placement = placement
         self._chance = chance
-        self._tools = _Tools(fleet, pool, metrics, hedge, HedgeBudget(hedge))
+        self._tools = _Tools(
+            fleet,
+            pool,
+            metrics,
+            hedge,
+            budget=HedgeBudget(hedge.budget_share, hedge.budget_burst),
+            far_budget=HedgeBudget(hedge.far_budget_share, hedge.far_budget_burst),
+        )
 
     async def fetch(self, fill: Fill, first: int, end: int, report: Report) -> None:
         """Make blocks [first, end) ready. NoCopy when no node has them, or at once when all that may are given up.
@@ -129,7 +137,9 @@ class Racer:
             elif not report.hopeless(node.id):
                 latency = store.health.expected_latency(now)
                 owner = rank < self._placement.replicas
-                candidates.append(Candidate(node.id, owner, store.health.suspect, store.inflight_bytes, latency))
+                candidates.append(
+                    Candidate(node.id, owner, store.health.suspect, store.inflight_bytes, latency, store.read_priority)
+                )
         return [self._fleet[node] for node in ask_order(candidates, self._chance())]
 
 
@@ -260,7 +270,7 @@ class Round:
         """The lead is silent: ask another node as well, or instead where there is no memory for both."""
         paid = self._paid_for == (lead, lead.progress_at)
         # A node known to be in trouble is left without asking the budget: that is no speculation.
-        if lead.store.available and not paid and not self._tools.budget.spend():
+        if lead.store.available and not paid and not self._budget_for(lead, other).spend():
             self._quiet_since = trio.current_time()
             return
         self._paid_for = (lead, lead.progress_at)
@@ -277,6 +287,10 @@ class Round:
             return
         self._lead_verified_before = lead.verified
         lead.loud = self._rival.loud = True
+
+    def _budget_for(self, lead: Attempt, other: WatchedStore) -> HedgeBudget:
+        far = other.read_priority > lead.store.read_priority
+        return self._tools.far_budget if far else self._tools.budget
 
     async def _give_up(self, attempt: Attempt) -> None:
         """Stop an attempt that was too slow, unless it comes to an end by itself in that moment."""
@@ -340,6 +354,7 @@ class Round:
             metrics=self._tools.metrics,
         )
         self._tools.budget.earn()
+        self._tools.far_budget.earn()
         nursery.start_soon(attempt.run)
         return attempt
 

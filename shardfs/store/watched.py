@@ -26,8 +26,14 @@ class WatchedStore:
     """
 
     def __init__(
-        self, store: Store, health: NodeHealth | None = None, *, chance: Callable[[], float] = random.random
+        self,
+        store: Store,
+        health: NodeHealth | None = None,
+        *,
+        read_priority: int = 0,
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        self.read_priority = read_priority
         self._store = store
         self._chance = chance
         self.health = health or NodeHealth()

@@ -13,7 +13,7 @@ from shardfs.wiring.engines import open_store
 
 def open_fleet(cluster: Cluster) -> Fleet:
     """All nodes of the cluster, watched. The caller closes it."""
-    return Fleet([WatchedStore(open_store(node)) for node in cluster.nodes])
+    return Fleet([WatchedStore(open_store(node), read_priority=node.read_priority) for node in cluster.nodes])
 
 
 @asynccontextmanager

@@ -37,7 +37,7 @@ def test_hedge_delay(p95, delay):
 
 
 def test_the_budget_saves_a_burst_and_then_a_share():
-    budget = HedgeBudget(HedgeOptions(budget_share=0.05, budget_burst=3))
+    budget = HedgeBudget(share=0.05, burst=3)
     assert [budget.spend() for _ in range(5)] == [True, True, True, False, False]
     for _ in range(19):
         budget.earn()
@@ -54,7 +54,7 @@ def test_the_budget_saves_a_burst_and_then_a_share():
 @given(st.lists(st.booleans(), max_size=300))
 def test_hedges_never_exceed_burst_and_share(asks):
     options = HedgeOptions(budget_share=0.1, budget_burst=2)
-    budget = HedgeBudget(options)
+    budget = HedgeBudget(options.budget_share, options.budget_burst)
     earned = spent = 0
     for ask in asks:
         if ask:
