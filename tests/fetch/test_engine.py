@@ -1,6 +1,7 @@
 """What the engine promises its readers besides bytes: one request for many, bounded memory, nothing left behind."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,27 @@ from shardfs.errors import NoCopy
 from shardfs.fetch import ChunkPlace
 from shardfs.fetch.engine import SHED_AFTER_SECONDS
 from shardfs.testing.faults import Ask, Fault, Kind, always
-from tests.fetch.world import BLOCK, RUN, RUN_BLOCKS, World
+from tests.fetch.world import BLOCK, HEADER, RUN, RUN_BLOCKS, World
 
 
 async def test_many_readers_make_one_request(autojump_clock):
     world = World()
     async with world.running(), trio.open_nursery() as readers:
-        for start in range(0, RUN, BLOCK):
-            readers.start_soon(world.read, world.place(0), start, BLOCK)
         for _ in range(20):
             readers.start_soon(world.read, world.place(0))
     assert world.asked(0) == 1
+
+
+async def test_no_block_is_asked_for_twice_whoever_reads_what(autojump_clock):
+    world = World()
+    async with world.running(), trio.open_nursery() as readers:
+        for start in range(0, RUN, BLOCK):
+            for whole in (True, False):
+                readers.start_soon(partial(world.read, world.place(0), start, BLOCK, whole=whole))
+    asked = [(start, length) for node in world.nodes.values() for _, start, length in node.ranges]
+    blocks = [start + at for start, length in asked for at in range(0, length, BLOCK) if start + at >= HEADER]
+    assert len(blocks) == len(set(blocks))
+    assert world.metrics.total(world.metrics.fetched_bytes) == RUN
 
 
 async def test_a_small_read_costs_a_small_request(autojump_clock):
