@@ -7,6 +7,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullLocator
 
 from bench.figures import Figure, Figures
 from bench.targets import TARGETS
@@ -14,6 +15,7 @@ from bench.targets import TARGETS
 BAR, LIMIT, MARK = "#3b6ea5", "#b9c4d0", "#c0392b"
 ROW_INCHES = 0.34
 DPI = 130
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 
 
 def draw(figures: Figures, out: Path) -> list[str]:
@@ -73,6 +75,11 @@ def _ratios(members: list[Figure], path: Path) -> None:
     axis.invert_yaxis()
     axis.axvline(1.0, color="#999999", linewidth=0.8)
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.set_xticks([tick for tick in TICKS if low <= tick <= high], minor=False)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.tick_params(axis="x", labelsize=8)
     axis.set_xlabel("ratio to the limit of the same rounds (red: target)", fontsize=8)
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
