@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -55,7 +55,8 @@ class Reader:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
         self._process.wait(FINISH_SECONDS)
 
     def paused_at(self) -> int:
@@ -71,8 +72,8 @@ class Reader:
         self._process.stdin.flush()
 
     def result(self) -> Result:
-        """Its report; an exit status other than 0 (SIGBUS, say) is a failure."""
-        output, _ = self._process.communicate(timeout=FINISH_SECONDS)
+        """Let it read to the end without further pauses; its report. An exit status other than 0 is a failure."""
+        output, _ = self._process.communicate(timeout=FINISH_SECONDS)  # closes its stdin first
         assert self._process.returncode == 0, self._process.returncode
         return Result(**json.loads(output.splitlines()[-1]))
 
