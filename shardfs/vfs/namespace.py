@@ -1,12 +1,12 @@
 """Model names as folders, kept fresh without making anybody wait.
 
-One task asks for the names, when somebody needs them and they are older than `refresh_seconds`. Whoever needs them
-waits for that answer no longer than `wait_seconds`, and not at all while no node answers: what was known goes on being
-shown.
+A lookup asks for that one model, which costs the same among ten models and ten thousand. Listings need all names: one
+task asks for them, when somebody needs them and they are older than `refresh_seconds`. Whoever waits for an answer
+does so for `wait_seconds` at most, and not at all while no node answers: what was known goes on being shown.
 """
 
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,12 +37,20 @@ class NamespaceOptions:
 class Namespace:
     """Given: the catalogue. Changing: the names last seen, and a few trees, least recently used first."""
 
-    def __init__(self, catalog: Catalog, options: NamespaceOptions = NamespaceOptions()) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        options: NamespaceOptions = NamespaceOptions(),
+        *,
+        models: Mapping[str, RefName] | None = None,
+    ) -> None:
         self._catalog = catalog
         self._options = options
-        self._models: Mapping[str, RefName] = {}
-        self._sorted: list[str] = []
+        self._models = dict(models or {})
+        self._sorted = sorted(self._models)
         self._seen_at = -float("inf")
+        self._listing_seconds = 0.0
+        self._looked_at: dict[str, float] = {}
         self._failing = False
         self._wanted = trio.Event()
         self._asked = trio.Event()
@@ -60,6 +68,7 @@ class Namespace:
                 logger.exception("names not refreshed")
                 self._failing = True
             self._seen_at = started
+            self._listing_seconds = trio.current_time() - started
             self._wanted = trio.Event()
             self._asked.set()
             self._asked = trio.Event()
@@ -92,20 +101,61 @@ class Namespace:
 
     async def find(self, path: str) -> RefName | None:
         """The ref of model `path` (`name` or `name@generation`), or None for a folder of names. NotFound."""
-        for age in (self._options.refresh_seconds, self._options.miss_seconds):
-            models = await self._not_older_than(age)
-            if path in models:
-                return models[path]
-            at = bisect_left(self._sorted, path + "/")
-            if at < len(self._sorted) and self._sorted[at].startswith(path + "/"):
-                return None
-        try:
-            name = ModelName.parse(path)
-        except InvalidName:
-            raise NotFound(path) from None
-        if name.generation is None:
-            raise NotFound(path)
-        return await self._catalog.resolve(name)
+        name = _parse(path)
+        if name is not None and name.generation is not None:
+            return await self._catalog.resolve(name)
+        ref = await self._current(path) if name is not None else None
+        if ref is not None:
+            return ref
+        if not self._is_folder(path):
+            # Perhaps a folder that is new. A long listing is not made again for every name that does not exist.
+            await self._not_older_than(max(self._options.miss_seconds, self._listing_seconds))
+        if path in self._models:
+            return self._models[path]
+        if self._is_folder(path):
+            return None
+        raise NotFound(path)
+
+    async def _current(self, model: str) -> RefName | None:
+        """The newest generation of one model: asking for it alone is cheap, however many others there are."""
+        now = trio.current_time()
+        known_since = max(self._seen_at, self._looked_at.get(model, -float("inf")))
+        known = model in self._models
+        if now - known_since < (self._options.refresh_seconds if known else self._options.miss_seconds):
+            return self._models.get(model)
+        if self._failing:
+            self._wanted.set()
+            return self._models.get(model)
+        with trio.move_on_after(self._options.wait_seconds):
+            try:
+                view = await self._catalog.refs(model)
+            except ShardfsError as error:
+                logger.debug("%s: not looked up: %s", model, error)
+                self._wanted.set()
+                return self._models.get(model)
+            self._take(model, view.models.get(model))
+        self._note_looked(model, now)
+        return self._models.get(model)
+
+    def _take(self, model: str, ref: RefName | None) -> None:
+        """What was found for one model; a name that is gone or new changes the sorted names too."""
+        if ref is None:
+            if self._models.pop(model, None) is not None:
+                self._sorted.remove(model)
+        else:
+            if model not in self._models:
+                insort(self._sorted, model)
+            self._models[model] = ref
+
+    def _note_looked(self, model: str, now: float) -> None:
+        self._looked_at.pop(model, None)
+        self._looked_at[model] = now
+        if len(self._looked_at) > self._options.trees_max:
+            del self._looked_at[next(iter(self._looked_at))]
+
+    def _is_folder(self, path: str) -> bool:
+        at = bisect_left(self._sorted, path + "/")
+        return at < len(self._sorted) and self._sorted[at].startswith(path + "/")
 
     async def tree(self, ref: RefName) -> Tree:
         """The generation's tree. NoCopy when no node has the manifest."""
@@ -127,4 +177,11 @@ class Namespace:
             return
         self._failing = False
         if models != self._models:
-            self._models, self._sorted = models, sorted(models)
+            self._models, self._sorted = dict(models), sorted(models)
+
+
+def _parse(path: str) -> ModelName | None:
+    try:
+        return ModelName.parse(path)
+    except InvalidName:
+        return None

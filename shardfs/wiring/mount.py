@@ -58,7 +58,9 @@ async def mount(
         logger.info("%d models, nodes answering: %s", len(view.models), ", ".join(view.answered))
         space = Space(parts.fleet, cluster.replicas)
         patience = options.read_timeout_seconds / 4  # names, then manifests: both within the deadline of one call
-        namespace = Namespace(parts.catalog, NamespaceOptions(wait_seconds=min(_NAMES_SECONDS, patience)))
+        namespace = Namespace(
+            parts.catalog, NamespaceOptions(wait_seconds=min(_NAMES_SECONDS, patience)), models=view.models
+        )
         with ExitStack() as stack:
             build = FileSystem if trace is None else _traced(trace, stack)
             filesystem = build(
