@@ -13,8 +13,8 @@ How much is asked for ahead follows from what was seen, never more than a small 
   equally long stretches; random reads are short ones and get nothing);
 - once half of the file was read, in any order, the rest is wanted too.
 
-So random reads cost their blocks and nothing else, and no way of reading makes the nodes send much more than twice.
-Streams going backwards are streams. Strides are, while a fair part of what is passed over is read.
+So random reads cost their blocks and nothing else. What a reader that stops leaves unread is at most its window.
+Streams going backwards are streams. Strides are, while half of what is passed over is read.
 
 Bounds: the streams at work share the window; what was asked for ahead and not read is at most two windows for a file,
 and is given up, oldest stream first, only when that or the number of streams is exceeded.
@@ -25,12 +25,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from shardfs.core.coverage import Coverage
+from shardfs.core.stream import Stream
 
-_PROOF_READS = 4
 _PROVEN_FACTOR = 2
 _BEGINNING_FACTOR = 8
-_FAIR_SHARE = 2
-_MEMORY_CHUNKS = 8
 _AT_WORK_READS = 32
 _JUMPS = 3
 _FILE_WINDOWS = 2
@@ -64,63 +62,6 @@ NOTHING = Plan()
 WHOLE = Plan(whole=True)
 
 
-class _Stream:
-    """`low` and `high`: how far it has come. `since` and `seen`: how much of the recent way was really read."""
-
-    __slots__ = (
-        "down", "floor", "from_beginning", "high", "known", "largest", "low", "reach", "seen", "since", "total", "up",
-        "used",
-    )  # fmt: skip
-
-    def __init__(self, offset: int, end: int) -> None:
-        self.low = self.since = self.floor = offset
-        self.high = self.reach = end
-        self.total = self.seen = self.largest = end - offset
-        self.up = self.down = 0
-        self.known = 0
-        self.used = 0
-        self.from_beginning = offset == 0
-
-    @property
-    def long(self) -> bool:
-        return self.total > _PROOF_READS * self.largest
-
-    @property
-    def proven(self) -> bool:
-        return self.from_beginning or self.long
-
-    @property
-    def backwards(self) -> bool:
-        return self.down > self.up
-
-    def near(self, chunk_size: int) -> int:
-        """How far from its end a read may lie and still be one of this stream."""
-        return min(chunk_size, max(2 * self.largest, self.total if self.proven else 0))
-
-    def add(self, offset: int, end: int, chunk_size: int, *, fresh: bool) -> bool:
-        """Another read, at either end or near it; whether it went on, or filled a gap, for which it must be `fresh`."""
-        length = end - offset
-        self.largest = max(self.largest, length)
-        upwards, downwards = end > self.high, offset < self.low
-        self.up += length if upwards else 0
-        self.down += length if downwards else 0
-        self.low, self.high = min(self.low, offset), max(self.high, end)
-        self.floor, self.reach = min(self.floor, self.low), max(self.reach, self.high)
-        if not (upwards or downwards or fresh):
-            return False
-        self.total += length
-        passed = self.low - self.since if self.backwards else self.high - self.since
-        self.seen = min(abs(passed), self.seen + length)
-        if self.seen * _FAIR_SHARE < abs(passed):
-            self.total = self.seen = length
-            self.since = end if self.backwards else offset
-            self.from_beginning = False
-        elif abs(passed) > _MEMORY_CHUNKS * chunk_size:
-            self.since += passed // 2
-            self.seen //= 2
-        return True
-
-
 class ReadAhead:
     """The streams of one file. `observe` is told of each read and returns the plan."""
 
@@ -132,9 +73,9 @@ class ReadAhead:
         self._chunk_size = chunk_size
         self._window = max(chunk_size, options.window_bytes_max)
         self._streams_max = options.streams_max
-        self._streams: list[_Stream] = []
+        self._streams: list[Stream] = []
         self._jumps: deque[int] = deque(maxlen=_JUMPS)
-        self._latest: _Stream | None = None
+        self._latest: Stream | None = None
         self._clock = 0
 
     def observe(self, offset: int, length: int) -> Plan:
@@ -190,7 +131,7 @@ class ReadAhead:
 
     # ----------------------------------------------------------------------------------------------------- streams
 
-    def _match(self, offset: int, end: int) -> _Stream | None:
+    def _match(self, offset: int, end: int) -> Stream | None:
         """The stream with an end nearest to this read, if any is near enough."""
         best, best_distance = None, self.size + 1
         for stream in self._streams:
@@ -202,7 +143,7 @@ class ReadAhead:
                 best, best_distance = stream, distance
         return best
 
-    def _begin(self, offset: int, end: int, drop: list[Range]) -> _Stream:
+    def _begin(self, offset: int, end: int, drop: list[Range]) -> Stream:
         """A new stream; if there are too many, a newcomer makes room, so that lone reads cost the others nothing."""
         if self._latest is not None:
             self._jumps.append(self._latest.total)
@@ -210,11 +151,11 @@ class ReadAhead:
             oldest = min(self._streams, key=lambda s: (s.proven, s.used))
             self._streams.remove(oldest)
             drop.extend(self._left_behind(oldest))
-        stream = _Stream(offset, end)
+        stream = Stream(offset, end)
         self._streams.append(stream)
         return stream
 
-    def _left_behind(self, stream: _Stream) -> list[Range]:
+    def _left_behind(self, stream: Stream) -> list[Range]:
         """What `stream` has asked for ahead and nobody else is about to read is untouched again."""
         others = [s for s in self._streams if s is not stream]
         top = min((s.low for s in others if s.low > stream.high), default=self.size)
@@ -227,7 +168,7 @@ class ReadAhead:
 
     # ------------------------------------------------------------------------------------------------------- ahead
 
-    def _ahead(self, stream: _Stream, offset: int, end: int, drop: list[Range]) -> list[Range]:
+    def _ahead(self, stream: Stream, offset: int, end: int, drop: list[Range]) -> list[Range]:
         rest = self.coverage.mostly_read()
         want = self._want(stream)
         if not (want or rest):
@@ -246,7 +187,7 @@ class ReadAhead:
                     ahead += self.coverage.claim(start, stop, room, self._chunk_size)
         return ahead
 
-    def _want(self, stream: _Stream) -> int:
+    def _want(self, stream: Stream) -> int:
         """How many bytes should be on their way ahead of this stream."""
         expected = min(self._jumps) - stream.total if len(self._jumps) == _JUMPS else 0
         if not stream.proven:
@@ -258,7 +199,7 @@ class ReadAhead:
         at_work = sum(1 for s in self._streams if s.used > newest and s.proven)
         return min(max(self._chunk_size, self._window // max(1, at_work)), want)
 
-    def _room(self, stream: _Stream, drop: list[Range]) -> int:
+    def _room(self, stream: Stream, drop: list[Range]) -> int:
         """Bytes that may be asked for ahead now; where they are short, the stream unused for longest gives its up."""
         limit = _FILE_WINDOWS * self._window
         if limit - self.coverage.ahead_bytes < self._chunk_size:
@@ -267,7 +208,7 @@ class ReadAhead:
                 drop += self._left_behind(min(waiting, key=lambda s: s.used))
         return limit - self.coverage.ahead_bytes
 
-    def _upwards(self, stream: _Stream, end: int, want: int, room: int) -> list[Range]:
+    def _upwards(self, stream: Stream, end: int, want: int, room: int) -> list[Range]:
         """From this read to `want` beyond the stream's end; whole chunks as soon as it wants any."""
         unit = self._chunk_size if want >= self._chunk_size else self.coverage.cell
         target = min(self.size, (stream.high + want) // unit * unit)
@@ -280,7 +221,7 @@ class ReadAhead:
         stream.reach = max(stream.reach, target)
         return list(self.coverage.claim(first, target, room, self._chunk_size))
 
-    def _downwards(self, stream: _Stream, offset: int, want: int, room: int) -> list[Range]:
+    def _downwards(self, stream: Stream, offset: int, want: int, room: int) -> list[Range]:
         unit = self._chunk_size if want >= self._chunk_size else self.coverage.cell
         target = max(0, -(-(stream.low - want) // unit) * unit)
         last = self.coverage.untouched_before(target, offset) if target < offset else -1
