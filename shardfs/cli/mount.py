@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -88,6 +89,8 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
         trace = TraceOptions(Path(str(recorded)), float(str(settings["trace_delay"]))) if recorded else None
 
         def ready(what: Ready) -> None:
+            if settings.get("ready_fd") is not None:
+                os.chdir("/")  # or the daemon would keep the disk busy that the command was given on
             report(
                 {
                     "mountpoint": str(what.mountpoint),
@@ -139,7 +142,7 @@ def _say(document: dict[str, object], *, as_json: bool) -> None:
 def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
     """Start the daemon as a child in a session of its own; return when it is ready, raise what it says."""
     log = Path(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log"))
-    log.parent.mkdir(parents=True, exist_ok=True)
+    output = _open_log(log)
     reading, writing = os.pipe()
     arguments = [sys.executable, "-m", "shardfs", "mount", str(mountpoint), "--foreground", "--ready-fd", str(writing)]
     arguments += ["--cluster", cluster_file] if cluster_file else []
@@ -149,7 +152,7 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
         if settings.get(name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(settings[name])]
     arguments += [f"--{name.replace('_', '-')}" for name in ("no_cache", "allow_other") if settings.get(name)]
-    with log.open("ab") as output:
+    with output:
         child = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -159,9 +162,13 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
             start_new_session=True,
         )
     os.close(writing)
-    with os.fdopen(reading) as pipe:
-        answered, _, _ = select.select([pipe], [], [], READY_SECONDS)
-        text = pipe.read() if answered else ""
+    try:
+        with os.fdopen(reading) as pipe:
+            answered, _, _ = select.select([pipe], [], [], READY_SECONDS)
+            text = pipe.read() if answered else ""
+    except BaseException:  # Ctrl-C: nobody wants a mount that appears later
+        child.terminate()
+        raise
     document = json.loads(text) if text else {}
     if "error" in document:
         child.wait()
@@ -171,6 +178,14 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
         raise MountError(f"{mountpoint}: the daemon did not become ready; its log is {log}")
     document["log"] = str(log)
     _say(document, as_json=as_json)
+
+
+def _open_log(log: Path) -> BinaryIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise MountError(f"log of the daemon {log}: {error.strerror} (--log-file FILE for another place)") from None
 
 
 def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:
@@ -189,7 +204,7 @@ def _cache_size(cache: Path | None, size: object) -> int:
         return 0
     if size is not None:
         return parse_size(str(size))
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    existing = next(folder for folder in (cache, *cache.parents) if os.path.exists(folder))
     return shutil.disk_usage(existing).free // _FREE_SHARE
 
 

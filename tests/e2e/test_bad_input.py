@@ -124,6 +124,7 @@ NAMES = {
     "part too long": "a/" + "x" * 256,
     "too deep": "/".join("x" * 70),
     "generation": "m@3",
+    "NUL": "a\0m",
     "not UTF-8": os.fsdecode(b"m\xff"),
 }
 

@@ -105,6 +105,15 @@ def test_a_signal_unmounts(place, number):
     place.gone(pid)
 
 
+def test_the_daemon_holds_nothing_of_where_it_was_started(place):
+    """Its working folder is the root, and no descriptor of the terminal is left."""
+    pid = place.mount("--no-cache")["pid"]
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+    assert os.readlink(f"/proc/{pid}/fd/1") == os.readlink(f"/proc/{pid}/fd/2") == str(place.log)
+    assert os.getsid(pid) == pid
+
+
 def test_in_the_foreground(place):
     arguments = [sys.executable, "-m", "shardfs", "mount", place.path, "--foreground", "--no-cache"]
     process = subprocess.Popen(

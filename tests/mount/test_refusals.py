@@ -93,6 +93,13 @@ def test_wrong_options(place, options):
     assert not place.mounted()
 
 
+def test_a_log_that_cannot_be_written(place):
+    (place.folder / "file").write_text("")
+    place.log = place.folder / "file" / "log"
+    assert_refused(place.try_mount("--no-cache"), 1, str(place.log), "--log-file")
+    assert not place.mounted()
+
+
 def test_already_mounted(place):
     place.mount()
     assert_refused(place.try_mount("--no-cache"), 1, "already mounted", "shardfs umount")
