@@ -69,7 +69,8 @@ class Engine:
         self._headers: OrderedDict[Digest, ChunkHeader] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
-        pool.on_pressure(self._evict)
+        self._spent: OrderedDict[RunKey, Fill] = OrderedDict()
+        pool.on_pressure(self._evict, self._evict_spent)
 
     @property
     def run_bytes(self) -> int:
@@ -113,6 +114,9 @@ class Engine:
                 await fill.wait()
         finally:
             self._unpin(fill)
+        fill.read_bytes += length
+        if whole and fill.read_bytes >= place.length:
+            self._mark_spent(fill)
         return fill.plain(start, length)
 
     def prefetch(self, place: ChunkPlace, first: int = 0, end: int | None = None) -> bool:
@@ -148,12 +152,16 @@ class Engine:
         limit = min(int(self._pool.slots * self._options.unread_share), self._pool.slots - 1)
         if self._stopping or len(self._unread) >= max(1, limit):
             return None
-        if not self._pool.free and (len(self._consumed) < 2 or not self._evict_from(self._consumed)):
+        if not (self._pool.free or self._evict_spent() or self._evict_older_consumed()):
             return None
         return self._pool.try_acquire()
 
+    def _evict_older_consumed(self) -> bool:
+        return len(self._consumed) > 1 and self._evict_from(self._consumed)
+
     def _find(self, place: ChunkPlace) -> Fill | None:
-        fill = self._consumed.get(place.key) or self._unread.get(place.key)
+        key = place.key
+        fill = self._consumed.get(key) or self._unread.get(key) or self._spent.get(key)
         if fill is not None:
             fill.place = place  # the same bytes, perhaps of another file: this one's cache file is open
         return fill
@@ -174,10 +182,13 @@ class Engine:
 
     def _mark_consumed(self, fill: Fill) -> None:
         key = fill.place.key
-        if self._unread.pop(key, None) is None:
-            self._consumed.move_to_end(key)
-        else:
+        if self._spent.pop(key, None) is not None:
+            fill.read_bytes = 0
             self._consumed[key] = fill
+        elif self._unread.pop(key, None) is not None:
+            self._consumed[key] = fill
+        else:
+            self._consumed.move_to_end(key)
 
     def _unpin(self, fill: Fill) -> None:
         fill.pins -= 1
@@ -186,7 +197,15 @@ class Engine:
 
     def _evict(self) -> bool:
         """Give back the slot least worth keeping; False when all are in use."""
-        return self._evict_from(self._consumed) or self._evict_from(self._unread)
+        return any(self._evict_from(fills) for fills in (self._spent, self._consumed, self._unread))
+
+    def _evict_spent(self) -> bool:
+        return self._evict_from(self._spent)
+
+    def _mark_spent(self, fill: Fill) -> None:
+        """A stream has read the whole run: the kernel's page cache has it now, and so has the disk cache soon."""
+        if self._consumed.pop(fill.place.key, None) is not None:
+            self._spent[fill.place.key] = fill
 
     def _evict_from(self, fills: OrderedDict[RunKey, Fill]) -> bool:
         for key, fill in fills.items():

@@ -54,8 +54,8 @@ class Fill:
     """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here."""
 
     __slots__ = (
-        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "ready", "room",
-        "slot",
+        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place",
+        "read_bytes", "ready", "room", "slot",
     )  # fmt: skip
 
     def __init__(self, place: ChunkPlace, slot: Slot, room: int, header: ChunkHeader | None = None) -> None:
@@ -70,6 +70,7 @@ class Fill:
         self.ready = 0
         self.pending = 0
         self.pins = 0
+        self.read_bytes = 0
         self.failure: Exception | None = None
         self._changed = trio.lowlevel.ParkingLot()
 

@@ -155,7 +155,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_somewhere(self) -> None:
-        indexes = [slot.index for slot in (*self.held, *self.kept, *self.pool._free)]
+        indexes = [slot.index for slot in (*self.held, *self.kept, *self.pool._free, *self.pool._fresh)]
         assert sorted(indexes) == list(range(self.pool.slots))
 
 
