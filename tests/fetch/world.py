@@ -156,14 +156,15 @@ class World:
         self.check_quiet()
 
     def fills(self):
-        return [*self.engine._consumed.values(), *self.engine._unread.values()]
+        return [*self.engine._spent.values(), *self.engine._consumed.values(), *self.engine._unread.values()]
 
     def check_quiet(self) -> None:
         """Nothing is leaked when nothing is under way."""
         fills = self.fills()
         assert [(fill.pins, fill.pending) for fill in fills if fill.pins or fill.pending] == []
         assert not self.pool._waiting
-        slots = [fill.slot.index for fill in fills] + [slot.index for slot in self.pool._free]
+        free = (*self.pool._free, *self.pool._fresh)
+        slots = [fill.slot.index for fill in fills] + [slot.index for slot in free]
         assert sorted(slots) == list(range(self.pool.slots)), "slots lost or given twice"
         assert [store.inflight_bytes for store in self.fleet.stores] == [0] * len(self.fleet.stores)
         assert [node.open_calls for node in self.nodes.values()] == [0] * len(self.nodes)

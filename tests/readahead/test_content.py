@@ -29,7 +29,13 @@ def fetched(fs) -> int:
 async def settle(fs) -> None:
     """Until no fetch is under way."""
     engine = fs._engine
-    await until(lambda: not any(fill.pending for fill in [*engine._unread.values(), *engine._consumed.values()]))
+    await until(
+        lambda: (
+            not any(
+                fill.pending for fill in [*engine._unread.values(), *engine._consumed.values(), *engine._spent.values()]
+            )
+        )
+    )
 
 
 @asynccontextmanager
