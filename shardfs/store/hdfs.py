@@ -1,9 +1,10 @@
 """A node that is a folder in HDFS, by HDFS's own protocols: RPC to the NameNode, data to and from the DataNodes.
 
-The library is hdfs-native (`pip install shardfs[hdfs]`; no Java), through its asyncio interface in a thread of its own:
-the only way in which a call to a frozen NameNode can be ended (docs/adr/0013-engines.md). It fails over between
-DataNodes by itself, and checks HDFS's own checksums. The user is `$HADOOP_USER_NAME`, else the one who runs the
-program; `$HADOOP_CONF_DIR` may name a folder with `hdfs-site.xml`, for name services and the like.
+The library is hdfs-native (`pip install shardfs[hdfs]`; no Java). Chunks are read through its blocking interface in
+bounded threads, everything else through its asyncio interface in a thread of its own: the only way in which a call to a
+frozen NameNode can be ended (docs/adr/0013-engines.md). It fails over between DataNodes by itself, and checks HDFS's
+own checksums. The user is `$HADOOP_USER_NAME`, else the one who runs the program; `$HADOOP_CONF_DIR` may name a
+folder with `hdfs-site.xml`, for name services and the like.
 
 `put` writes `tmp/<random>` below the node's folder and renames it to its name without overwriting, which the NameNode
 does atomically. What a killed put leaves in `tmp` is removed after a day. The folder itself is made when its
@@ -11,10 +12,11 @@ parent exists.
 """
 
 import asyncio
+import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -22,9 +24,10 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.location import HdfsPlace
-from shardfs.errors import NotFound, StoreError, Unavailable, UsageError
-from shardfs.store.asyncio_thread import Calls, Emit, TooManyStuck
+from shardfs.errors import NotFound, Unavailable, UsageError
 from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.calls import Calls, Emit, TooManyStuck
+from shardfs.store.hdfs_clients import clients
 from shardfs.store.hdfs_failure import failure
 from shardfs.store.sending import Sending
 from shardfs.store.tree import Entry, list_keys
@@ -38,6 +41,9 @@ CALL_SECONDS_MAX = 120.0
 
 PIECE_BYTES = 256 * 1024
 """Bytes are handed over in pieces of at least this size, but for the last."""
+
+ANSWER_SECONDS_MAX = 1.0
+"""After this long without a word from the NameNode it is asked before a thread depends on it."""
 
 SOCKET_SECONDS_MAX = 5.0
 """A DataNode that says nothing for this long is left for the next one."""
@@ -57,22 +63,23 @@ class HdfsStore:
             import hdfs_native  # noqa: PLC0415 - 20 ms and a wheel that only HDFS needs
         except ModuleNotFoundError:
             raise UsageError(f"node {node}: hdfs:// needs a library: pip install 'shardfs[hdfs]'") from None
-        self._library = hdfs_native
+        self._options = hdfs_native.WriteOptions(overwrite=False, create_parent=True)
         self._node = node
         self._root = place.path
         self._url = f"hdfs://{place.authority}"
-        self._settings = {
+        settings = {
             "dfs.client.socket-timeout": str(int(SOCKET_SECONDS_MAX * 1000)),
             # More attempts would sleep in between, which the asyncio interface cannot; the callers try again anyway.
             "dfs.client.failover.max.attempts": "0" if ":" in place.authority else "1",
             "dfs.client.failover.sleep.base.millis": "0",
         }
-        self._client: AsyncClient | None = None  # made in the loop's thread
+        self._clients = clients(self._url, settings)
         self._calls = Calls(calls_max=CALLS_MAX, seconds_max=CALL_SECONDS_MAX)
         self._sending = Sending(node)
         self._cleaning: set[asyncio.Task[None]] = set()  # the loop's thread
         self._swept = False
         self._root_seen = False
+        self._answered = -math.inf  # when the NameNode did, by trio's clock
 
     @property
     def node(self) -> str:
@@ -87,44 +94,59 @@ class HdfsStore:
         arrived: Callable[[int], None] | None = None,
     ) -> int:
         """As `Store.get`. Bytes arrive in pieces of 256 KiB and are copied once more."""
-        done = 0
-
-        async def read(emit: Emit) -> int:
-            reader = await self._hdfs().read(self._path(key))
-            wanted = min(len(into), len(reader) - offset)
-            if wanted <= 0:
-                return 0
-            held: list[bytes] = []
-            held_bytes = 0
-            async for data in reader.read_range_stream(offset, wanted):
-                held.append(data)
-                held_bytes += len(data)
-                if held_bytes >= PIECE_BYTES:
-                    await emit(b"".join(held))
-                    held, held_bytes = [], 0
-            if held:
-                await emit(b"".join(held))
-            return wanted
+        what, done = f"get {key}", 0
 
         def piece(data: bytes) -> None:
             nonlocal done
             end = done + len(data)
             if end > len(into):
-                raise Unavailable(self._node, f"get {key}: more bytes than asked for")
+                raise Unavailable(self._node, f"{what}: more bytes than asked for")
             into[done:end] = data
             done = end
             if arrived is not None:
                 arrived(done)
 
-        wanted = await self._run(f"get {key}", read, key=key, piece=piece)
+        await self._ask_namenode(what)
+        try:
+            wanted = await self._calls.blocking(lambda emit: self._read(key, offset, len(into), emit), piece)
+        except TooManyStuck:
+            raise self._stuck(what) from None
         if done != wanted:
-            raise Unavailable(self._node, f"get {key}: {done} of {wanted} bytes")
+            raise Unavailable(self._node, f"{what}: {done} of {wanted} bytes")
         return done
+
+    def _read(self, key: ObjectKey, offset: int, length: int, emit: Emit) -> int:
+        """In a thread: twice as fast as the asyncio interface, which wakes up for every 64 KiB."""
+        with self._explained(f"get {key}", key):
+            reader = self._clients.blocking().read(self._path(key))
+            wanted = min(length, len(reader) - offset)
+            if wanted <= 0:
+                return 0
+            held: list[bytes] = []
+            held_bytes = 0
+            for data in reader.read_range_stream(offset, wanted):
+                held.append(data)
+                held_bytes += len(data)
+                if held_bytes >= PIECE_BYTES:
+                    emit(b"".join(held))
+                    held, held_bytes = [], 0
+            if held:
+                emit(b"".join(held))
+            return wanted
+
+    async def _ask_namenode(self, what: str) -> None:
+        """A thread that asks a frozen NameNode waits for as long as it is frozen. So ask in a way that can be ended."""
+        if trio.current_time() - self._answered > ANSWER_SECONDS_MAX:
+
+            async def ask() -> None:
+                await self._hdfs().get_file_info(self._root)
+
+            await self._run(what, ask)
 
     async def read(self, key: ObjectKey, *, limit: int) -> bytes:
         """As `Store.read`."""
 
-        async def read(_: Emit) -> bytes:
+        async def read() -> bytes:
             reader = await self._hdfs().read(self._path(key))
             size = len(reader)
             if size > limit:
@@ -142,14 +164,14 @@ class HdfsStore:
         async with self._sending.turn(key):
             if await self.size(key) is not None:
                 return False
-            return await self._run(f"put {key}", lambda _: self._put(self._path(key), whole.data))
+            return await self._run(f"put {key}", lambda: self._put(self._path(key), whole.data))
 
     async def _put(self, path: str, data: bytes) -> bool:
         client = self._hdfs()
         temp = f"{self._root}/{TEMP}/{secrets.token_hex(16)}"
         moved = False
         try:
-            writer = await client.create(temp, self._library.WriteOptions(overwrite=False, create_parent=True))
+            writer = await client.create(temp, self._options)
             await writer.write(data)
             await writer.hsync()
             await writer.close()
@@ -187,7 +209,7 @@ class HdfsStore:
         self._cleaning.add(task)
         task.add_done_callback(self._cleaning.discard)
 
-    async def _sweep(self, _: Emit) -> None:
+    async def _sweep(self) -> None:
         oldest = (time.time() - TEMP_SECONDS_MAX) * 1000
         with suppress(FileNotFoundError):
             async for status in self._hdfs().list_status(f"{self._root}/{TEMP}"):
@@ -197,7 +219,7 @@ class HdfsStore:
     async def size(self, key: ObjectKey) -> int | None:
         """As `Store.size`."""
 
-        async def size(_: Emit) -> int | None:
+        async def size() -> int | None:
             status = await self._hdfs().get_file_info(self._path(key))
             return None if status.isdir else status.length
 
@@ -216,30 +238,27 @@ class HdfsStore:
             except FileNotFoundError:
                 return []
 
-        return await self._run(f"list {prefix}", lambda _: list_keys(entries, prefix, after, limit))
+        return await self._run(f"list {prefix}", lambda: list_keys(entries, prefix, after, limit))
 
     async def delete(self, key: ObjectKey) -> bool:
         """As `Store.delete`."""
-        return await self._run(f"delete {key}", lambda _: self._hdfs().delete(self._path(key)))
+        return await self._run(f"delete {key}", lambda: self._hdfs().delete(self._path(key)))
 
     async def stat(self) -> StoreStat:
         """As `Store.stat`. The library cannot ask for the space that is left."""
 
-        async def stat(_: Emit) -> None:
+        async def stat() -> None:
             await self._hdfs().get_file_info(self._root)
 
         await self._run("stat", stat)
         return StoreStat()
 
     async def aclose(self) -> None:
-        """As `Store.aclose`. The library closes its connections when nothing refers to them."""
-        self._client = None
+        """As `Store.aclose`. The connections are the process's: see `shardfs.store.hdfs_clients`."""
         await trio.lowlevel.checkpoint()
 
     def _hdfs(self) -> "AsyncClient":
-        if self._client is None:
-            self._client = self._library.AsyncClient(self._url, self._settings)
-        return self._client
+        return self._clients.asynchronous()
 
     async def _make_root(self) -> None:
         """The folder of the node, made when its parent exists."""
@@ -256,37 +275,41 @@ class HdfsStore:
             await self._hdfs().mkdirs(self._root)
         self._root_seen = True
 
-    async def _run(
-        self,
-        what: str,
-        work: Callable[[Emit], Awaitable[_T]],
-        *,
-        key: ObjectKey | None = None,
-        piece: Callable[[bytes], None] | None = None,
-    ) -> _T:
+    async def _run(self, what: str, work: Callable[[], Awaitable[_T]], *, key: ObjectKey | None = None) -> _T:
         """`work` in the loop. With `key`, a FileNotFoundError means that there is no such object."""
 
-        async def rooted(emit: Emit) -> _T:
-            try:
+        async def rooted() -> _T:
+            with self._explained(what, key):
                 await self._make_root()
-                return await work(emit)
-            except StoreError:
-                raise
-            except FileNotFoundError as error:
-                if key is None:
-                    raise failure(self._node, what, error) from None
-                raise NotFound(f"node {self._node} has no {key}") from None
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - a panic of the library is no Exception
-                raise failure(self._node, what, error) from None
+                return await work()
 
         try:
-            return await self._calls.run(rooted, piece=piece)
+            result = await self._calls.coroutine(rooted)
         except TooManyStuck:
-            raise Unavailable(self._node, f"{what}: too many calls are stuck") from None
+            raise self._stuck(what) from None
         except TimeoutError:
             raise Unavailable(self._node, f"{what}: no answer within {CALL_SECONDS_MAX:.0f} s") from None
+        self._answered = trio.current_time()
+        return result
+
+    @contextmanager
+    def _explained(self, what: str, key: ObjectKey | None) -> Iterator[None]:
+        """The library's errors as ours, on its side; cancellation and our own errors go through."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if key is None:
+                raise failure(self._node, what, error) from None
+            raise NotFound(f"node {self._node} has no {key}") from None
+        except (OSError, RuntimeError, ValueError) as error:
+            raise failure(self._node, what, error) from None
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # of the library; no Exception, and it cannot be imported
+                raise failure(self._node, what, error) from None
+            raise
+
+    def _stuck(self, what: str) -> Unavailable:
+        return Unavailable(self._node, f"{what}: too many calls are stuck")
 
     def _path(self, key: ObjectKey) -> str:
         return f"{self._root}/{key}"
