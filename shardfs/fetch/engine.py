@@ -132,14 +132,6 @@ class Engine:
             self._start(fill, wanted)
         return True
 
-    def borrow(self, place: ChunkPlace, start: int, end: int) -> tuple[memoryview, Callable[[], None]] | None:
-        """Plain bytes [start, end) of a run if they are in memory, held there until the second value is called."""
-        fill = self._find(place)
-        if fill is None or fill.mask(start // place.block_size, -(-end // place.block_size)) & ~fill.ready:
-            return None
-        fill.pins += 1
-        return fill.plain(start, end - start), lambda: self._unpin(fill)
-
     def unwanted(self, place: ChunkPlace) -> None:
         """Nobody is expected to ask for this run: its memory is the first to be used for others."""
         fill = self._unread.pop(place.key, None)

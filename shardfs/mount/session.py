@@ -18,7 +18,6 @@ from shardfs.errors import MountError
 from shardfs.mount.adapter import Adapter
 from shardfs.mount.kernel import KernelOptions, tune
 from shardfs.mount.mountpoint import check_system, detach, is_dead, prepare
-from shardfs.mount.pusher import Pusher
 from shardfs.vfs import FileSystem
 
 logger = logging.getLogger(__name__)
@@ -65,15 +64,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, options.drain_seconds, nursery.cancel_scope)
-            pusher = Pusher()
-            nursery.start_soon(pusher.run)
-
-            def announce(what: Ready) -> None:
-                if not what.tuned:
-                    filesystem.pusher = pusher.offer
-                ready(what)
-
-            nursery.start_soon(_announce, place, options, announce)
+            nursery.start_soon(_announce, place, options, ready)
             await pyfuse3.main(max_tasks=options.requests_max)
             nursery.cancel_scope.cancel()
     finally:

@@ -10,7 +10,6 @@ from shardfs.core.readahead import NOTHING, Plan, ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
 from shardfs.fetch import Engine
 from shardfs.vfs.places import Places, cache_content, model_readahead
-from shardfs.vfs.push import Push, PushAhead
 
 __all__ = ["Content", "cache_content", "model_readahead"]
 
@@ -41,7 +40,6 @@ class Content:
         if number is None:
             raise ValueError(f"{entry.path!r} is not a file of this manifest")
         self._number = number
-        self._pushes = PushAhead(self._file, engine)
 
     async def read(self, offset: int, size: int) -> memoryview:
         """Exactly the bytes [offset, offset + size) that exist, verified; valid until the next checkpoint.
@@ -65,10 +63,6 @@ class Content:
             whole[at : at + part.length] = view
             at += part.length
         return whole
-
-    def push_ahead(self, position: int, push: Push) -> None:
-        """Hand to the kernel what was fetched beyond `position`. No checkpoint."""
-        self._pushes.push(position, push)
 
     def cached_bytes(self) -> int:
         """Bytes of this file in the disk cache."""
@@ -99,8 +93,6 @@ class Content:
                 self._refused(start, stop)
         elif ahead or plan.following:
             self._fetch(self._file, offset, end)
-        for span in plan.ahead:
-            self._pushes.asked(span)
         for number, (start, stop) in [*((self._number, span) for span in ahead), *plan.following]:
             if not self._fetch(self._places(number), start, stop):
                 self._model.file(number).refused(start, stop)

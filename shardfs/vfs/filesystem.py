@@ -5,9 +5,8 @@ caller's; every operation can be cancelled at any await and leaves the tables as
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from weakref import WeakKeyDictionary
 
 import trio
@@ -62,8 +61,6 @@ class FileSystem:
         self._listings: dict[int, list[tuple[str, Node]]] = {}
         self._readaheads: WeakKeyDictionary[Tree, ModelReadAhead] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
-        self.pusher: Callable[[int, int, memoryview, Callable[[], None]], bool] | None = None
-        """Where set, takes (inode, offset, bytes, done) of what was fetched ahead; see `shardfs.vfs.push`."""
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """Entry `name` of folder `parent`; counts as one reference to its inode until `forget`."""
@@ -144,10 +141,7 @@ class FileSystem:
         node = self._files.get(handle)
         if node is None or node.content is None:
             raise StaleInode(f"file handle {handle}")
-        view = await node.content.read(offset, size)
-        if self.pusher is not None:
-            node.content.push_ahead(offset + size, partial(self.pusher, node.inode))
-        return view
+        return await node.content.read(offset, size)
 
     def release(self, handle: int) -> None:
         node = self._files.pop(handle, None)
