@@ -9,9 +9,10 @@ cannot be written ends with a warning and the mount goes on.
 
 import logging
 import time
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import trio
 
@@ -27,7 +28,7 @@ class Recorder:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._output: IO[str] | None = file.open("a", encoding="utf-8", errors="surrogateescape")
+        self._output: FileIO | None = FileIO(file, "a")
         self._lines: list[str] = []
 
     def __enter__(self) -> Self:
@@ -37,9 +38,7 @@ class Recorder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
-        if self._output is not None:
-            self._output.close()
-            self._output = None
+        self._end()
 
     def add(self, line: str) -> None:
         self._lines.append(line)
@@ -48,14 +47,18 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what is in memory."""
-        lines, self._lines = self._lines, []
-        if self._output is None:
-            return
+        data = memoryview("".join(self._lines).encode(errors="surrogateescape"))
+        self._lines.clear()
         try:
-            self._output.writelines(lines)
-            self._output.flush()
+            while data and self._output is not None:
+                data = data[self._output.write(data) :]
         except OSError as error:
             logger.warning("trace %s: %s; nothing more is recorded", self._file, error.strerror)
+            self._end()
+
+    def _end(self) -> None:
+        if self._output is not None:
+            self._output.close()
             self._output = None
 
 
