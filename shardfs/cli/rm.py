@@ -15,7 +15,7 @@ from shardfs.cli.output import emit_json
 def command(*, model: str, yes: bool, cluster_file: str | None, as_json: bool) -> None:
     """Delete the model NAME with all its generations.
 
-    It is gone for everybody at once; open files stay readable. The space comes back with `shardfs gc`.
+    It is gone for everybody at once; open files stay readable. The space is not given back yet.
 
     \b
     --json: model, generation (of the tombstone)
@@ -29,4 +29,4 @@ def command(*, model: str, yes: bool, cluster_file: str | None, as_json: bool) -
     if as_json:
         emit_json({"model": tombstone.model, "generation": tombstone.generation})
     else:
-        click.echo(f"{model} is deleted (as generation {tombstone.generation}); its space comes back later, with gc")
+        click.echo(f"{model} is deleted (as generation {tombstone.generation}); its chunks stay on the nodes")

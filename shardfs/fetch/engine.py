@@ -28,6 +28,7 @@ from shardfs.fetch.fill import ChunkPlace, Fill, RunKey
 from shardfs.fetch.race import Racer, Report
 from shardfs.fetch.writeback import Writeback
 from shardfs.obs.reading import ReadMetrics
+from shardfs.obs.throttle import Throttle
 from shardfs.store.fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Engine:
         self._disk = trio.CapacityLimiter(options.disk_threads)
         self._consumed: OrderedDict[RunKey, Fill] = OrderedDict()
         self._unread: OrderedDict[RunKey, Fill] = OrderedDict()
+        self._throttle = Throttle()
         self._headers: OrderedDict[Digest, ChunkHeader] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
@@ -251,11 +253,18 @@ class Engine:
         finally:
             if failure is not None:
                 self._metrics.reads_failed.inc()
-                logger.warning("%s", failure)
+                self._complain(failure)
             fill.end_job(fill.mask(first, end), failure)
             self._unpin(fill)
             if place.cache_file is not None:
                 place.cache_file.close()
+
+    def _complain(self, failure: Exception) -> None:
+        said, left_out = self._throttle.admit(trio.current_time())
+        if left_out:
+            logger.warning("and %d more chunks that could not be had", left_out)
+        if said:
+            logger.warning("%s", failure)
 
     async def _from_disk(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
         file, base = place.cache_file, place.cache_block

@@ -71,9 +71,9 @@ def failure(node: str, what: str, answer: Answer, error: S3Error) -> StoreError:
     if error.code == "RequestTimeTooSkewed":
         theirs = answer.headers.get(b"date", b"").decode("ascii", "replace")
         return Denied(node, f"{reason}; the clocks differ too much, the server's says {_shown(theirs)}")
-    if error.code == "AuthorizationHeaderMalformed" or answer.status in (301, 307, 308):
+    if error.code == "AuthorizationHeaderMalformed" or 300 <= answer.status < 400:
         place = f"; the bucket is in region {error.region}" if error.region else ""
-        if answer.status in (301, 307, 308):
+        if 300 <= answer.status < 400:
             return Unavailable(node, f"{reason}{place}; redirects are not followed, check endpoint and region")
         return Denied(node, f"{reason}{place}")
     if error.code in _FULL or answer.status == 507:

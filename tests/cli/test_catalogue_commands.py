@@ -98,7 +98,7 @@ def test_versions(models):
 def test_rm(models):
     done = models("rm", "one")
     assert done.exit_code == 0
-    assert "one is deleted (as generation 3); its space comes back later" in done.stdout
+    assert "one is deleted (as generation 3); its chunks stay on the nodes" in done.stdout
     assert [model["name"] for model in models.json("ls")["models"]] == ["team/bert"]
     assert models.json("versions", "one")["generations"][-1]["deleted"] is True
     again = models("rm", "one")

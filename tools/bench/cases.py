@@ -48,6 +48,24 @@ def fuse(world: World) -> Case:
     return Case("fuse", scene, memory_bytes=world.size + 128 * MIB)
 
 
+def fuse_hot(world: World, how: str) -> Case:
+    """The same file read again: the kernel has all of it, so this is what FUSE's page cache can do."""
+
+    @contextmanager
+    def scene() -> Iterator[Timed]:
+        place = world.place("fuse")
+        place.mkdir()
+        with program("fusefile", place, world.size) as server:
+            server.ready()
+            with reader("read", place / "file") as first:
+                run_reader(first, world.size)
+            with reader(how, place / "file") as child:
+                yield lambda: run_reader(child, world.size)
+        place.rmdir()
+
+    return Case(f"fuse hot {how}", scene, memory_bytes=world.size + 128 * MIB)
+
+
 def disk(world: World, how: str = "read") -> Case:
     """The file on the local disk, nothing of it in memory."""
     return _local(world, f"disk {how}", how, evict, world.size)

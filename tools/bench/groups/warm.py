@@ -1,5 +1,6 @@
 """Reads of what is here already: in the disk cache (warm; page cache dropped, also with every node stopped), and in the
-kernel's page cache (hot). The limits are the same bytes in a plain local file, dropped from the page cache or in it.
+kernel's page cache (hot). The limits are the same bytes in a plain local file, dropped from the page cache or in it; a
+plain pyfuse3 file in the page cache shows how far the kernel lets any FUSE filesystem get.
 """
 
 import shutil
@@ -22,6 +23,8 @@ def run(bench: Bench) -> None:
                 cases.warm(world, "warm", cache),
                 cases.warm(world, "warm mmap", cache, how="mmap"),
                 cases.warm(world, "warm, nodes stopped", cache, stop_nodes=True),
+                cases.fuse_hot(world, "read"),
+                cases.fuse_hot(world, "mmap"),
                 cases.hot(world, "hot read", "read"),
                 cases.hot(world, "hot mmap", "mmap"),
             ]
@@ -36,5 +39,8 @@ def run(bench: Bench) -> None:
     figures.rate("warm.mmap", "warm mmap walk", done.series("warm mmap"), size, limit="warm.disk_mmap")
     stopped = done.series("warm, nodes stopped")
     figures.rate("warm.stopped", "warm read, all nodes stopped", stopped, size, limit="warm.disk")
+    fuse, fuse_mmap = done.series("fuse hot read"), done.series("fuse hot mmap")
+    figures.rate("warm.fuse_hot", "a plain pyfuse3 file, hot", fuse, size, limit="warm.memory")
+    figures.rate("warm.fuse_hot_mmap", "the same by mmap", fuse_mmap, size, limit="warm.memory_mmap")
     figures.rate("warm.hot", "hot read", done.series("hot read"), size, limit="warm.memory")
     figures.rate("warm.hot_mmap", "hot mmap walk", done.series("hot mmap"), size, limit="warm.memory_mmap")
