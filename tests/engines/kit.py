@@ -1,4 +1,4 @@
-"""The real servers of a test session: where they are, how to open them as stores, how to kill and bring back one process."""
+"""The real servers of a test session: where they are, how to open them, how to kill and bring back one process."""
 
 import json
 import os

@@ -1,0 +1,100 @@
+"""The urls of nodes: what each scheme takes, and that no secret is taken or repeated."""
+
+import pytest
+
+from shardfs.core.cluster import Node, parse_cluster
+from shardfs.core.location import HdfsPlace, S3Place, check_url, parse_hdfs, parse_s3
+from shardfs.errors import InvalidCluster, UsageError
+from shardfs.wiring.engines import open_store
+
+GOOD = {
+    "s3://models": S3Place("models", ""),
+    "s3://models/": S3Place("models", ""),
+    "s3://models/a/b/": S3Place("models", "a/b/"),
+    "s3://models/a%20b": S3Place("models", "a b/"),
+    "s3://models/p?endpoint=http://127.0.0.1:9000&region=eu-1": S3Place(
+        "models", "p/", "http://127.0.0.1:9000", "eu-1"
+    ),
+    "s3://My_Old.Bucket/p?profile=work": S3Place("My_Old.Bucket", "p/", profile="work"),
+    "hdfs://nn:8020/models": HdfsPlace("nn:8020", "/models"),
+    "hdfs://service/a/b/": HdfsPlace("service", "/a/b"),
+}
+BAD = {
+    "s3://": "cannot be the name of a bucket",
+    "s3:///x": "cannot be the name of a bucket",
+    "s3://-x/p": "cannot be the name of a bucket",
+    "s3://bkt/../p": "empty part, a dot part",
+    "s3://bkt/a//p": "empty part",
+    "s3://bkt/%2e%2e/p": "a dot part",
+    "s3://bkt/a%00b": "control character",
+    "s3://bkt/p#q": "must be written %23",
+    "s3://bkt/p?endpoint=h:9000": "endpoint must be",
+    "s3://bkt/p?endpoint=ftp://h": "endpoint must be",
+    "s3://bkt/p?endpoint=http://u:secret@h": "endpoint must be",
+    "s3://bkt/p?endpoint=http://h:99999": "Port out of range",
+    "s3://bkt/p?region=a b": "is no name of a region",
+    "s3://bkt/p?region=a&region=b": "repeated option 'region'",
+    "s3://bkt/p?secret_access_key=secret": "unknown option 'secret_access_key'; credentials come from",
+    "s3://key:secret@b/p": "must not hold a user or password",
+    "hdfs://": "names no NameNode",
+    "hdfs://nn:8020": "name a folder below the root",
+    "hdfs://nn:8020/": "name a folder below the root",
+    "hdfs://n n/x": "names no NameNode",
+    "hdfs://nn:8020/a/../b": "a dot part",
+    "hdfs://nn:8020/a?user=x": r"neither \? nor #",
+    "hdfs://u:secret@nn/a": "must not hold a user or password",
+    "dav://": "names no host",
+    "dav://h/p?x": r"neither \? nor #",
+    "davs://u:secret@h/p": "must not hold a user or password",
+    "webhdfs://h:9870/p": "must begin with one of http://, https://, file://, s3://, hdfs://, dav://, davs://",
+}
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_good(url: str) -> None:
+    check_url(url)
+    assert (parse_s3 if url.startswith("s3") else parse_hdfs)(url) == GOOD[url]
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_bad(url: str) -> None:
+    with pytest.raises(UsageError, match=BAD[url]) as caught:
+        check_url(url)
+    assert "secret@" not in str(caught.value)
+    assert "=secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bkt/p", "hdfs://nn:1/p", "file:///p"])
+@pytest.mark.parametrize("key", ["token_env", "token_file"])
+def test_engines_with_chains_of_their_own_take_no_token(url: str, key: str) -> None:
+    text = f'replicas = 1\n[[nodes]]\nid = "a"\nurl = "{url}"\n{key} = "X"\n'
+    with pytest.raises(InvalidCluster, match=r"5: \w+:// takes no token"):
+        parse_cluster(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("s3://bkt/p", "https://bkt.s3.us-east-1.amazonaws.com"),
+        ("s3://bkt/p?region=cn-north-1", "https://bkt.s3.cn-north-1.amazonaws.com.cn"),
+        ("s3://bkt.c/p?region=eu-1", "https://s3.eu-1.amazonaws.com/bkt.c"),
+        ("s3://bkt/p?endpoint=http://h:1/", "http://h:1/bkt"),
+    ],
+)
+def test_where_a_bucket_is(url: str, reached: str) -> None:
+    assert open_store(Node("a", url))._shown == reached
+
+
+def test_the_environment_fills_in_what_the_url_leaves_out(monkeypatch, tmp_path) -> None:
+    config = tmp_path / "config"
+    config.write_text("[default]\nregion = r1\n[profile work]\nregion = r2\nendpoint_url = http://w:1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    assert open_store(Node("a", "s3://bkt/p"))._region == "r1"
+    assert open_store(Node("a", "s3://bkt/p?profile=work"))._shown == "http://w:1/bkt"
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    assert open_store(Node("a", "s3://bkt/p"))._region == "r2"
+    monkeypatch.setenv("AWS_REGION", "r3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://e:2")
+    assert open_store(Node("a", "s3://bkt/p"))._region == "r3"
+    assert open_store(Node("a", "s3://bkt/p"))._shown == "http://e:2/bkt"
+    assert open_store(Node("a", "s3://bkt/p?region=r4&endpoint=http://u:3"))._shown == "http://u:3/bkt"
