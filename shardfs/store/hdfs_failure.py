@@ -11,7 +11,7 @@ _SHOWN_CHARACTERS = 200
 _DENIED = re.compile(r"AccessControlException|Permission denied|AuthorizationException|SaslException|AccessControl")
 _FULL = re.compile(r"QuotaExceededException|No space left|quota .* is exceeded", re.IGNORECASE)
 _SAFE_MODE = re.compile(r"safe ?mode", re.IGNORECASE)
-_LOST = re.compile(r"RPC listener disconnected")
+_LOST = re.compile(r"RPC listener disconnected|Broken pipe|reset by peer")
 
 
 def failure(node: str, what: str, error: BaseException) -> StoreError:
@@ -25,7 +25,7 @@ def failure(node: str, what: str, error: BaseException) -> StoreError:
     if _SAFE_MODE.search(text):
         return Unavailable(node, f"{reason} (the NameNode is starting, or in safe mode)")
     if _LOST.search(text):
-        return Unavailable(node, f"{reason} (no NameNode answers there; this must be its RPC port, not its web port)")
+        return Unavailable(node, f"{reason} (is a NameNode there? this must be its RPC port, not its web port)")
     return Unavailable(node, reason)
 
 

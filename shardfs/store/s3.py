@@ -148,8 +148,7 @@ class S3Store:
                 return int(length)
             if answer.status != 404:
                 raise await self._failure(f"HEAD {key}", connection, answer, None)
-        if not self._bucket_seen:  # a 404 without a body may also mean that there is no bucket
-            await self.stat()
+        await self._see_bucket()
         return None
 
     async def list(self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT) -> list[ObjectKey]:
@@ -197,7 +196,11 @@ class S3Store:
         async with self._exchange("GET", None, query=query) as (connection, answer):
             if answer.status != 200:
                 raise await self._failure("stat", connection, answer, None)
-            await connection.body(answer, ERROR_BYTES_MAX)
+            body = await connection.body(answer, ERROR_BYTES_MAX)
+        try:
+            read_listing(body, self._prefix)
+        except InvalidFormat as error:
+            raise Unavailable(self._node, f"stat: this is no S3 server: {error}") from error
         self._bucket_seen = True
         return StoreStat()
 
@@ -243,11 +246,19 @@ class S3Store:
         if error.code == "NoSuchBucket":
             return Unavailable(self._node, f"{what}: there is no such bucket: {self._shown}")
         if key is not None and answer.status == 404:
-            self._bucket_seen = self._bucket_seen or error.code == "NoSuchKey"
+            if error.code != "NoSuchKey":
+                await self._see_bucket()
             return self._missing(key)
+        if answer.status in (400, 401, 403) and what.startswith("HEAD "):
+            await self.stat()  # HEAD has no body that could say why; this has, and raises it
         if answer.status in (401, 403) and not error.code:
             return Denied(self._node, f"{what}: HTTP {answer.status}, the credentials are refused")
         return failure(self._node, what, answer, error)
+
+    async def _see_bucket(self) -> None:
+        """A 404 that does not say what is missing may mean the bucket, or be that of any other web server."""
+        if not self._bucket_seen:
+            await self.stat()
 
     def _missing(self, key: ObjectKey) -> NotFound:
         return NotFound(f"node {self._node} has no {key}")

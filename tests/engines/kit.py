@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from shardfs.core.cluster import Node
 from shardfs.store.base import Store
@@ -58,3 +58,62 @@ class Engine:
     def kill(self, process: str) -> None:
         """At once. `start` brings it back."""
         self.send(process, signal.SIGKILL)
+
+
+class Mixed:
+    """A cluster of one shardfs node and any engines, used as people use it: through the commands."""
+
+    def __init__(self, root: Path, urls: dict[str, str], *, replicas: int = 2) -> None:
+        self.root = root
+        self._environment = {**os.environ, "SHARDFS_CLUSTER": str(root / "cluster.toml"), "XDG_STATE_HOME": str(root)}
+        self._node: subprocess.Popen[str] | None = None
+        self._urls = urls
+        self._replicas = replicas
+        self._mounts: list[Path] = []
+
+    def __enter__(self) -> Self:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.start_node()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mountpoint in list(self._mounts):
+            self.umount(mountpoint)
+        self.kill_node()
+
+    def start_node(self) -> None:
+        """The shardfs node `near`, in a process of its own; on a new port each time, as the cluster file then says."""
+        command = ["node", "--id", "near", "--data", str(self.root / "near"), "--listen", "127.0.0.1:0", "--json"]
+        self._node = subprocess.Popen(self._command(command), stdout=subprocess.PIPE, text=True)
+        assert self._node.stdout is not None
+        urls = {"near": json.loads(self._node.stdout.readline())["url"], **self._urls}
+        nodes = "".join(f'[[nodes]]\nid = "{node}"\nurl = "{url}"\n' for node, url in urls.items())
+        (self.root / "cluster.toml").write_text(f'replicas = {self._replicas}\nchunk_size = "1MiB"\n{nodes}')
+
+    def kill_node(self) -> None:
+        assert self._node is not None
+        assert self._node.stdout is not None
+        self._node.kill()
+        self._node.wait()
+        self._node.stdout.close()
+
+    def _command(self, arguments: list[str]) -> list[str]:
+        return [sys.executable, "-m", "shardfs", *arguments]
+
+    def run(self, *arguments: str | Path) -> Any:
+        """What a command reports with --json."""
+        command = self._command([*map(str, arguments), "--json"])
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def mount(self, name: str = "models") -> Path:
+        mountpoint = self.root / name
+        mountpoint.mkdir(exist_ok=True)
+        self.run("mount", mountpoint, "--no-cache", "--memory", "64MiB")
+        self._mounts.append(mountpoint)
+        return mountpoint
+
+    def umount(self, mountpoint: Path) -> None:
+        self._mounts.remove(mountpoint)
+        self.run("umount", mountpoint)

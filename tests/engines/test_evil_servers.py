@@ -168,7 +168,7 @@ async def test_redirects_are_not_followed_and_the_token_goes_nowhere(status: str
 @pytest.mark.parametrize("make", [s3_store, lambda authority: DavStore("far", f"dav://{authority}/d")])
 async def test_retry_after_is_obeyed(make, status: str, wish: str, seconds: float) -> None:
     busy = True
-    async with server(lambda _: whole(status, b"", f"Retry-After: {wish}") if busy else whole("200 OK", b"")) as (
+    async with server(lambda _: whole(status, b"", f"Retry-After: {wish}") if busy else listing()) as (
         authority,
         asked,
     ):

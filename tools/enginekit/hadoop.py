@@ -138,6 +138,7 @@ def _configure(state: State) -> None:
         "dfs.blocksize": "16777216",
         "dfs.namenode.heartbeat.recheck-interval": "2000",
         "dfs.heartbeat.interval": "1",
+        "dfs.namenode.safemode.extension": "0",
     }
     for name, settings in (("core-site.xml", core), ("hdfs-site.xml", hdfs)):
         rows = "".join(f"<property><name>{k}</name><value>{v}</value></property>" for k, v in settings.items())
