@@ -14,7 +14,7 @@ from bench.child import reader, run_reader
 from bench.context import Bench
 from bench.figures import Figures
 from bench.measure import Case, evict, files_below, fill, middle
-from bench.rivals import NO_S3, RIVALS, S3_ONLY, Rival, find, running
+from bench.rivals import RIVALS, S3_ONLY, Rival, find, running
 from bench.world import World
 
 
@@ -59,8 +59,8 @@ def present(bench: Bench) -> list[Rival]:
     for rival in RIVALS:
         if rival.missing:
             bench.note(f"{rival.name}: left out, not installed: {', '.join(rival.missing)}")
-    for program in S3_ONLY:
-        bench.note(f"{program}: {NO_S3 if find(program) else 'left out, not installed'}")
+    for program, why in S3_ONLY.items():
+        bench.note(f"{program}: {why if find(program) else 'left out, not installed'}")
     return [rival for rival in RIVALS if not rival.missing]
 
 

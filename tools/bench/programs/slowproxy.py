@@ -1,6 +1,7 @@
 """A slow node: forwards to a local port, answers at RATE bytes/s over all connections, each LATENCY seconds late.
 
-`slowproxy.py PORT RATE LATENCY` says the port that it listens at in its first line. SIGTERM ends it.
+`slowproxy.py PORT RATE LATENCY [far]` says the port that it listens at in its first line. SIGTERM ends it. RATE may be
+`inf`. `far`: a new connection costs the latency once more, as the handshake with a host that is far away does.
 """
 
 import sys
@@ -23,8 +24,9 @@ class Rate:
         await trio.sleep_until(self._free_at)
 
 
-async def serve(port: int, rate: Rate, latency: float) -> None:
+async def serve(port: int, rate: Rate, latency: float, handshake: float) -> None:
     async def handle(client: trio.SocketStream) -> None:
+        await trio.sleep(handshake)
         with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             async with client, await trio.open_tcp_stream("127.0.0.1", port) as node, trio.open_nursery() as nursery:
                 nursery.start_soon(forward_requests, client, node)
@@ -49,4 +51,5 @@ async def serve(port: int, rate: Rate, latency: float) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(serve, int(sys.argv[1]), Rate(float(sys.argv[2])), float(sys.argv[3]))
+    late = float(sys.argv[3])
+    trio.run(serve, int(sys.argv[1]), Rate(float(sys.argv[2])), late, late if "far" in sys.argv[4:] else 0.0)

@@ -13,17 +13,22 @@ import time
 from pathlib import Path
 
 HEAD_BYTES = 4096
+HOST = "127.0.0.1"
 
 
 def connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port))
+    sock = socket.create_connection((HOST, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
-def fetch(sock: socket.socket, path: str, start: int, end: int, buffer: memoryview) -> None:
-    """Bytes [start, end) of the object at `path` into `buffer`; RuntimeError for any other answer."""
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nRange: bytes={start}-{end - 1}\r\n\r\n".encode())
+def fetch(sock: socket.socket, path: str, start: int, end: int, buffer: memoryview, headers: str = "") -> None:
+    """Bytes [start, end) of the object at `path` into `buffer`; RuntimeError for any other answer.
+
+    `headers` are further lines of the request, each with its end.
+    """
+    span = f"Range: bytes={start}-{end - 1}\r\n"
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{span}{headers}\r\n".encode())
     head = b""
     while (at := head.find(b"\r\n\r\n")) < 0:
         piece = sock.recv(HEAD_BYTES)
