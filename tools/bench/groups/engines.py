@@ -9,6 +9,7 @@ rate is not limited. The budget is two round trips and one block, measured by th
 raw request for one byte, then one for a chunk's header and first block. Values are the medians of one round.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +18,16 @@ from pathlib import Path
 import trio
 
 from bench import cases
-from bench.child import program, run_reader
+from bench.child import program, reader, run_reader
 from bench.context import Bench
 from bench.engine import Engine, Missing, cluster_text, engine
-from bench.groups.peers import cold as rival_cold
 from bench.measure import MIB, Case, middle
 from bench.plan import StoredChunk, stored_model
-from bench.rivals import Rival, find, s3fs_at
+from bench.rivals import Rival, find, running, s3fs_at
 from bench.signed import Bucket
 from bench.world import MODEL, World
 from shardfs.core.location import parse_s3
+from shardfs.errors import ShardfsError
 
 SIZE_MAX = 256 * MIB
 LATENCY_SECONDS = 0.050
@@ -44,12 +45,14 @@ def run(bench: Bench) -> None:
     size = min(bench.options.size, SIZE_MAX)
     for name, measure in (("s3", s3), ("hdfs", hdfs)):
         try:
-            with engine(bench.world, name) as running:
+            with engine(bench.world, name) as there:
                 bench.say(f"  {name}: put {size // MIB} MiB")
-                running.cluster.put(source(bench.world, size), MODEL)
-                measure(bench, running, size)
+                there.cluster.put(source(bench.world, size), MODEL)
+                measure(bench, there, size)
         except Missing as reason:
             bench.note(f"{name}: left out ({reason})")
+        except (OSError, RuntimeError, ShardfsError) as error:
+            bench.note(f"{name}: failed ({type(error).__name__}: {error})")
 
 
 def source(world: World, size: int) -> Path:
@@ -67,13 +70,13 @@ def s3(bench: Bench, s3: Engine, size: int) -> None:
     world, figures = bench.world, bench.figures
     rounds = [direct(s3, "sockets"), direct(s3, "store"), mounted(world, s3, size)]
     if find("s3fs"):
-        rounds.append(warmed(s3, rival_cold(world, plain_object(bench, s3, size))))
+        rounds.append(by_s3fs(world, s3, plain_object(bench, s3, size), size))
     else:
         bench.note("s3fs: left out, not installed")
     done = bench.measure(rounds)
     figures.rate("engines.s3_sockets", "S3, raw signed requests", done.series("sockets"), size)
     figures.rate("engines.s3_library", "S3, the mount's client, no mount", done.series("store"), size)
-    figures.rate("engines.s3fs", "s3fs on the same endpoint", done.series("s3fs cold"), size)
+    figures.rate("engines.s3fs", "s3fs on the same endpoint", done.series("s3fs"), size)
     ours = done.series("mount")
     figures.rate("engines.s3", "S3 through the mount", ours, size, limit="engines.s3_library")
     figures.rate("engines.s3_beside", "S3 through the mount, beside s3fs", ours, size, limit="engines.s3fs")
@@ -125,6 +128,19 @@ def plain_object(bench: Bench, s3: Engine, size: int) -> Rival:
     bucket.put("")  # s3fs wants its folder to be there
     bucket.put(MODEL, source(bench.world, size))
     return s3fs_at(place.bucket, PLAIN, place.endpoint, place.region)
+
+
+def by_s3fs(world: World, s3: Engine, rival: Rival, size: int) -> Case:
+    @contextmanager
+    def scene() -> Iterator[cases.Timed]:
+        cache = world.place("rival-cache")
+        try:
+            with running(world, rival, cache) as path, reader("read", path) as child:
+                yield lambda: run_reader(child, size)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+
+    return warmed(s3, Case(rival.name, scene, memory_bytes=2 * size + cases.MEMORY_BYTES))
 
 
 # ------------------------------------------------------------------------------------------------------- first byte
