@@ -3,7 +3,7 @@
     offset  size  field
     0       4     magic "SHFC"
     4       1     version, 1
-    5       1     codec of the blocks, 0 = raw
+    5       1     codec of the blocks: 0 = raw, 1 = external
     6       2     zero
     8       4     block size in bytes, little endian (all fields are)
     12      4     plain size in bytes: the span of the file that this chunk holds
@@ -14,14 +14,18 @@ n = ceil(plain size / block size); each block but the last has `block size` plai
 the BLAKE3-256 of the domain tag, block size, plain size and the plain digests of its blocks. So the name
 verifies the header, the header verifies each block as soon as that block is there, and equal content
 has one name whatever codec stored it (a Merkle tree of depth two, as in BLAKE3 and BitTorrent v2).
+
+With codec 1 a pointer stands in the place of the blocks (`shardfs.core.pointer`): the plain bytes are a span of an
+object that was there before. The header is the one that a raw copy would have, but for the codec.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
 from shardfs.core.digest import DIGEST_BYTES, Bytes, Digest, digest_of
+from shardfs.core.pointer import POINTER_BYTES_MAX, Pointer, decode_pointer
 from shardfs.errors import InvalidFormat
 
 BLOCK_SIZE = 256 * 1024
@@ -29,7 +33,7 @@ BLOCK_SIZE_MIN = 4 * 1024
 BLOCK_SIZE_MAX = 4 * 1024 * 1024
 CHUNK_SIZE = 4 * 1024 * 1024
 CHUNK_SIZE_MAX = 64 * 1024 * 1024
-RAW = 0
+RAW, EXTERNAL = 0, 1
 
 _MAGIC, _VERSION = b"SHFC", 1
 _HEAD = struct.Struct("<4sBBHII")
@@ -59,8 +63,12 @@ class ChunkHeader:
 
     @property
     def stored_size(self) -> int:
-        """Bytes of the whole object: header and stored blocks."""
+        """Bytes of header and stored blocks: the whole object, unless the blocks are external."""
         return self.size + sum(self.stored_sizes)
+
+    def as_external(self) -> "ChunkHeader":
+        """The same chunk's header in an object with a pointer instead of blocks."""
+        return replace(self, codec=EXTERNAL)
 
     def block_digest(self, block: int) -> bytes:
         return self.digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
@@ -123,7 +131,7 @@ def parse_header(data: Bytes, name: Digest, plain_size: int | None = None) -> Ch
         raise InvalidFormat(f"chunk {name}: not a shardfs chunk")
     if version != _VERSION:
         raise InvalidFormat(f"chunk {name}: format version {version} is newer than this program")
-    if codec != RAW:
+    if codec not in (RAW, EXTERNAL):
         raise InvalidFormat(f"chunk {name}: unknown codec {codec}")
     if not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX or not 0 < size <= CHUNK_SIZE_MAX:
         raise InvalidFormat(f"chunk {name}: block size {block_size} or size {size} out of range")
@@ -149,10 +157,29 @@ def verify_block(header: ChunkHeader, block: int, plain: Bytes) -> bool:
     return digest_of(plain) == header.block_digest(block)
 
 
+def head_size_max(plain_size: int, block_size: int) -> int:
+    """Bytes that surely hold the header and, of an external chunk, the pointer."""
+    return header_size(plain_size, block_size) + POINTER_BYTES_MAX
+
+
+def parse_pointer(header: ChunkHeader, data: Bytes, name: Digest) -> Pointer:
+    """The pointer in the whole external chunk `data`, which begins with `header`; InvalidFormat."""
+    try:
+        return decode_pointer(memoryview(data)[header.size :], header.plain_size)
+    except InvalidFormat as error:
+        raise InvalidFormat(f"chunk {name}: {error}") from None
+
+
 def verify_chunk(data: Bytes, name: Digest) -> ChunkHeader:
-    """Check a whole stored chunk, byte for byte; InvalidFormat names what is wrong."""
+    """Check a whole stored chunk, byte for byte; InvalidFormat names what is wrong.
+
+    Of an external one that is the header and the form of the pointer: where it leads nobody can know here.
+    """
     header = parse_header(data, name)
     view = memoryview(data)
+    if header.codec == EXTERNAL:
+        parse_pointer(header, data, name)
+        return header
     if len(view) != header.stored_size:
         raise InvalidFormat(f"chunk {name}: {len(view)} bytes instead of {header.stored_size}")
     for block in range(header.blocks):

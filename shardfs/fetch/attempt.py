@@ -3,17 +3,26 @@
 The blocks land in `memory` (the fill's own slot, or a scratch slot while another attempt still writes there) and are
 verified as they arrive, in order. A read of the beginning brings the header along in the same answer; blocks from the
 middle of a chunk whose header is not known yet are asked for beside it, so that both cost one round trip.
+
+A node may have the chunk as a pointer to a span of an object that lies on some node's engine. Nobody asks for that in
+advance: the object turns out to be short and its header says so. Then the blocks come from there, to the same memory
+and by the same rules. `store` stays the node that was chosen, `server` is whoever has to deliver now: its health
+counts.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
 from shardfs.cache.memory import Slot
+from shardfs.core.chunk import EXTERNAL, RAW
 from shardfs.core.keys import chunk_key
-from shardfs.errors import Corrupt, InvalidFormat, ShardfsError
+from shardfs.core.pointer import POINTER_BYTES_MAX, Pointer
+from shardfs.errors import Corrupt, InvalidFormat, NotFound, ShardfsError
+from shardfs.fetch.external import external_failure, external_server
 from shardfs.fetch.fill import Fill
 from shardfs.obs.reading import ReadMetrics
+from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
 
 
@@ -32,8 +41,10 @@ class Attempt:
         scratch: Slot | None,
         ring: Callable[[], None],
         metrics: ReadMetrics,
+        fleet: Fleet,
     ) -> None:
         self.store = store
+        self.server = store
         self.verified = 0
         self.started_at = self.progress_at = trio.current_time()
         self.scratch = scratch
@@ -46,9 +57,13 @@ class Attempt:
         self._memory = fill.slot.view if scratch is None else scratch.view
         self._in_place = scratch is None
         self._header_along = self._first == 0 and fill.header_fits
+        self._header_due = False  # it comes with the answer under way
+        self._codec: int | None = None  # of this node's object, once that is known
+        self._reached = 0  # bytes of it that are known to be there
         self._next = self._first
         self._ring = ring
         self._metrics = metrics
+        self._fleet = fleet
         start, end = fill.stored_range(*blocks)
         self._bytes = end - start
         store.inflight_bytes += self._bytes
@@ -65,9 +80,9 @@ class Attempt:
             self._corrupt(str(error))
         except ShardfsError as error:
             self.failure = error
-            self._metrics.failures.labels(self.store.node).inc()
+            self._metrics.failures.labels(self.server.node).inc()
         finally:
-            self.store.inflight_bytes -= self._bytes
+            self.server.inflight_bytes -= self._bytes
             self._ended.set()
             self._ring()
 
@@ -87,55 +102,129 @@ class Attempt:
             self._take(block)
 
     async def _transfer(self) -> None:
-        start, end = self._fill.stored_range(self._first, self._end)
-        if self._fill.header is not None:
-            await self._get(start, end)
-        elif self._header_along:
-            await self._get(0, end)
-        else:
-            await self._both(start, end)
-            self._landed(end)
+        pointer = self._fill.pointers.get(self.store.node)
+        if pointer is None:
+            pointer = await self._object()
+        if pointer is not None:
+            await self._external(pointer)
 
-    async def _both(self, start: int, end: int) -> None:
+    async def _object(self) -> Pointer | None:
+        """Receive the blocks from the chunk's own object; or where they lie, when it has a pointer instead."""
+        start, end = self._fill.stored_range(self._first, self._end)
+        try:
+            if self._fill.header is not None:
+                await self._get(start, end)
+            elif self._header_along:
+                self._header_due = True
+                return await self._get(0, end)
+            else:
+                return await self._both(start, end)
+        except InvalidFormat:
+            # The header came from another node. This one may have a pointer where blocks were asked for.
+            if self._codec is None and self._reached <= self._fill.header_size + POINTER_BYTES_MAX:
+                pointer = await self._get_head()
+                if pointer is not None:
+                    return pointer
+            raise
+        return None
+
+    async def _both(self, start: int, end: int) -> Pointer | None:
         """Header and blocks at the same time, which makes one round trip of two. The first failure ends both."""
         failures: list[ShardfsError] = []
+        doubts: list[InvalidFormat] = []
+        pointers: list[Pointer] = []
 
-        async def guarded(get: Callable[[], Awaitable[None]]) -> None:
+        async def head() -> None:
             try:
-                await get()
+                pointer = await self._get_head()
+            except ShardfsError as error:
+                failures.append(error)
+            else:
+                if pointer is None:
+                    return
+                pointers.append(pointer)
+            nursery.cancel_scope.cancel()
+
+        async def blocks() -> None:
+            try:
+                await self._get(start, end)
+            except InvalidFormat as error:
+                doubts.append(error)  # there may be no blocks in this object: its header tells
             except ShardfsError as error:
                 failures.append(error)
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(guarded, self._get_header)
-            nursery.start_soon(guarded, lambda: self._get(start, end))
-        if failures:
-            raise failures[0]
-
-    async def _get_header(self) -> None:
-        into = memoryview(bytearray(self._fill.header_size))
-        count = await self.store.get(chunk_key(self._fill.place.digest), into)
-        self._fill.learn_header(into[:count])
-
-    async def _get(self, start: int, end: int) -> None:
-        """Receive bytes [start, end) of the stored object to their place."""
-        into = self._fill.stored(self._memory, start, end)
-        count = await self.store.get(
-            chunk_key(self._fill.place.digest), into, offset=start, arrived=lambda n: self._landed(start + n)
-        )
-        if start + count < end:
-            raise InvalidFormat(f"chunk {self._fill.place.digest}: stored object ends after {start + count} bytes")
+            nursery.start_soon(head)
+            nursery.start_soon(blocks)
+        if pointers:
+            return pointers[0]
+        if failures or doubts:
+            raise (failures or doubts)[0]
         self._landed(end)
+        return None
+
+    async def _get_head(self) -> Pointer | None:
+        """The header of this node's object, and its pointer if that is what follows."""
+        fill = self._fill
+        into = memoryview(bytearray(fill.header_size + POINTER_BYTES_MAX))
+        count = await self.store.get(chunk_key(fill.place.digest), into)
+        header = fill.learn_header(into[:count])
+        self._codec = header.codec
+        return None if header.codec == RAW else fill.learn_pointer(self.store.node, header, into[:count])
+
+    async def _get(self, start: int, end: int) -> Pointer | None:
+        """Receive bytes [start, end) of the stored object to their place; the pointer if they turn out to be one."""
+        fill = self._fill
+        into = fill.stored(self._memory, start, end)
+        count = await self.store.get(
+            chunk_key(fill.place.digest), into, offset=start, arrived=lambda n: self._landed(start + n)
+        )
+        if self._codec == EXTERNAL:
+            if start or count == len(into):
+                return await self._get_head()
+            return fill.learn_pointer(self.store.node, fill.learn_header(into), into[:count])
+        if start + count < end:
+            raise InvalidFormat(f"chunk {fill.place.digest}: stored object ends after {start + count} bytes")
+        self._landed(end)
+        return None
+
+    async def _external(self, pointer: Pointer) -> None:
+        """Receive the blocks from the object that the pointer leads to."""
+        fill = self._fill
+        self._serve_from(external_server(self._fleet, self.store.node, pointer))
+        start, end = fill.stored_range(self._first, self._end)
+        into = fill.stored(self._memory, start, end)
+        at = pointer.offset + start - fill.header_size
+        try:
+            count = await self.server.get_external(
+                pointer.path, into, offset=at, arrived=lambda n: self._verify(start + n)
+            )
+            if start + count < end:
+                raise InvalidFormat(f"{pointer.path} ends after {at + count} bytes")
+            self._verify(end)
+        except (InvalidFormat, NotFound) as error:
+            fill.pointers.pop(self.store.node, None)  # should it have been replaced, the next attempt finds out
+            raise await external_failure(self.server, pointer, error) from error
+
+    def _serve_from(self, server: WatchedStore) -> None:
+        self.server.inflight_bytes -= self._bytes
+        self.server = server
+        server.inflight_bytes += self._bytes
 
     def _landed(self, end: int) -> None:
-        """The stored bytes up to `end` are in memory: verify what became whole."""
+        """The object's bytes up to `end` are in memory: verify what became whole."""
         fill = self._fill
-        if fill.header is None:
-            if not self._header_along or end < fill.header_size:
-                return
-            fill.learn_header(fill.stored(self._memory, 0, fill.header_size))
-        while self._next < self._end and end >= fill.stored_range(self._next, self._next + 1)[1]:
+        self._reached = max(self._reached, end)
+        if self._header_due and end >= fill.header_size:
+            self._header_due = False
+            self._codec = fill.learn_header(fill.stored(self._memory, 0, fill.header_size)).codec
+        if fill.header is not None and not self._header_due and self._codec != EXTERNAL:
+            self._verify(end)
+
+    def _verify(self, end: int) -> None:
+        """Plain bytes lie in memory as a raw copy has them, up to `end`."""
+        while self._next < self._end and end >= self._fill.stored_range(self._next, self._next + 1)[1]:
             self._take(self._next)
 
     def _take(self, block: int) -> None:
@@ -145,7 +234,7 @@ class Attempt:
             pass  # another attempt was first; what readers see never changes
         elif self._may_publish:
             fill.accept(block, plain, in_place=self._in_place)
-            self._metrics.fetched_bytes.labels(self.store.node).inc(len(plain))
+            self._metrics.fetched_bytes.labels(self.server.node).inc(len(plain))
         else:
             fill.check(block, plain)
         self._next = block + 1

@@ -24,7 +24,7 @@ from shardfs.core.chunk import ChunkHeader
 from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
-from shardfs.fetch.fill import ChunkPlace, Fill, RunKey
+from shardfs.fetch.fill import ChunkPlace, Fill, Pointers, RunKey
 from shardfs.fetch.race import Racer, Report
 from shardfs.fetch.writeback import Writeback
 from shardfs.obs.reading import ReadMetrics
@@ -68,7 +68,7 @@ class Engine:
         self._consumed: OrderedDict[RunKey, Fill] = OrderedDict()
         self._unread: OrderedDict[RunKey, Fill] = OrderedDict()
         self._throttle = Throttle()
-        self._headers: OrderedDict[Digest, ChunkHeader] = OrderedDict()
+        self._headers: OrderedDict[Digest, tuple[ChunkHeader, Pointers]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
         self._spent: OrderedDict[RunKey, Fill] = OrderedDict()
@@ -161,7 +161,7 @@ class Engine:
         return fill
 
     def _enter(self, place: ChunkPlace, slot: Slot) -> Fill:
-        fill = Fill(place, slot, self._pool.room, self._headers.get(place.digest))
+        fill = Fill(place, slot, self._pool.room, *self._headers.get(place.digest, ()))
         self._unread[place.key] = fill
         return fill
 
@@ -213,7 +213,7 @@ class Engine:
     def _keep_header(self, fill: Fill) -> None:
         """Small random reads come back to a chunk whose memory is gone; its header is worth keeping."""
         if fill.header is not None:
-            self._headers[fill.place.digest] = fill.header
+            self._headers[fill.place.digest] = fill.header, fill.pointers
             self._headers.move_to_end(fill.place.digest)
             if len(self._headers) > HEADERS_MAX:
                 self._headers.popitem(last=False)

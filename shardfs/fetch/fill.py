@@ -11,11 +11,17 @@ import trio
 
 from shardfs.cache import CacheFile
 from shardfs.cache.memory import Slot
-from shardfs.core.chunk import ChunkHeader, block_count, header_size, parse_header, verify_block
+from shardfs.core.chunk import ChunkHeader, block_count, header_size, parse_header, parse_pointer, verify_block
 from shardfs.core.digest import Digest
+from shardfs.core.pointer import Pointer
 from shardfs.errors import InvalidFormat
 
+POINTERS_MAX = 4
+"""Nodes of which is kept, for one chunk, where their pointer leads; the others are asked again."""
+
 RunKey: TypeAlias = tuple[Digest, int, int, int, int]
+Pointers: TypeAlias = dict[str, Pointer]
+"""By the node that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +57,30 @@ class ChunkPlace:
 
 
 class Fill:
-    """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here."""
+    """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here.
+
+    `header` is whichever copy's came first: they differ in their codec only. `pointers` are those of the nodes that
+    have the chunk as a span of an object that lies elsewhere.
+    """
 
     __slots__ = (
-        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place",
+        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "pointers",
         "read_bytes", "ready", "room", "slot",
     )  # fmt: skip
 
-    def __init__(self, place: ChunkPlace, slot: Slot, room: int, header: ChunkHeader | None = None) -> None:
+    def __init__(
+        self,
+        place: ChunkPlace,
+        slot: Slot,
+        room: int,
+        header: ChunkHeader | None = None,
+        pointers: Pointers | None = None,
+    ) -> None:
         self.place = place
         self.slot = slot
         self.room = room
         self.header = header
+        self.pointers: Pointers = {} if pointers is None else pointers
         self.header_size = header_size(place.plain_size, place.block_size)
         self.blocks = place.blocks
         # The stored object's byte 0 in slot terms; before the slot for a run from the middle of a chunk.
@@ -105,13 +123,20 @@ class Fill:
         return view[self._base + start : self._base + end]
 
     def learn_header(self, data: bytes | memoryview) -> ChunkHeader:
-        """Parse and keep the header; InvalidFormat unless it is this chunk's."""
+        """The header of one copy, which is kept if it is the first; InvalidFormat unless it is this chunk's."""
+        header = parse_header(data, self.place.digest, self.place.plain_size)
+        if header.block_size != self.place.block_size:
+            raise InvalidFormat(f"chunk {self.place.digest}: block size {header.block_size} is not the manifest's")
         if self.header is None:
-            header = parse_header(data, self.place.digest, self.place.plain_size)
-            if header.block_size != self.place.block_size:
-                raise InvalidFormat(f"chunk {self.place.digest}: block size {header.block_size} is not the manifest's")
             self.header = header
-        return self.header
+        return header
+
+    def learn_pointer(self, node: str, header: ChunkHeader, data: bytes | memoryview) -> Pointer:
+        """The pointer in the whole external chunk of `node`, kept if there is room; InvalidFormat."""
+        pointer = parse_pointer(header, data, self.place.digest)
+        if len(self.pointers) < POINTERS_MAX:
+            self.pointers[node] = pointer
+        return pointer
 
     def accept(self, block: int, plain: memoryview, *, in_place: bool) -> None:
         """Verify `plain` as block `block` and make it readable; InvalidFormat if it is not.

@@ -57,7 +57,7 @@ class Report:
         self._wrong.clear()
 
     def error(self, fill: Fill, what: str) -> NoCopy:
-        reasons = "; ".join(str(failure) for failure in self.failures.values()) or "no node answered in time"
+        reasons = "; ".join(dict.fromkeys(map(str, self.failures.values()))) or "no node answered in time"
         return NoCopy(f"chunk {fill.place.digest.hex()[:16]}: {what} ({reasons})")
 
 
@@ -131,16 +131,24 @@ class Racer:
         now = trio.current_time()
         candidates = []
         for rank, node in enumerate(self._placement.ranking(fill.place.digest)):
-            store = self._fleet[node.id]
-            if store.health.given_up:
-                report.failures.setdefault(node.id, Unavailable(node.id, store.health.reason))
+            holder = self._fleet[node.id]
+            server = self._server(fill, holder)
+            if holder.health.given_up or server.health.given_up:
+                ill = holder if holder.health.given_up else server
+                report.failures.setdefault(node.id, Unavailable(ill.node, ill.health.reason))
             elif not report.hopeless(node.id):
-                latency = store.health.expected_latency(now)
+                latency = server.health.expected_latency(now)
                 owner = rank < self._placement.replicas
+                suspect = holder.health.suspect or server.health.suspect
                 candidates.append(
-                    Candidate(node.id, owner, store.health.suspect, store.inflight_bytes, latency, store.read_priority)
+                    Candidate(node.id, owner, suspect, server.inflight_bytes, latency, server.read_priority)
                 )
         return [self._fleet[node] for node in ask_order(candidates, self._chance())]
+
+    def _server(self, fill: Fill, holder: WatchedStore) -> WatchedStore:
+        """Who will deliver the bytes when `holder` is asked: where its pointer leads, if it is known to have one."""
+        pointer = fill.pointers.get(holder.node)
+        return holder if pointer is None else self._fleet.get(pointer.node) or holder
 
 
 class Round:
@@ -235,7 +243,7 @@ class Round:
         until = quiet_since + self._patience
         if other is not None:
             # Twice what is usual for the lead: a cluster that is slow as a whole must not chase from node to node.
-            usual = max(self._delay(lead), lead.store.health.latency_p95() or 0.0)
+            usual = max(self._delay(lead), lead.server.health.latency_p95() or 0.0)
             until = max(quiet_since + self._delay(rival), lead.progress_at + 2 * usual)
         if await self._listen(until):
             return
@@ -264,17 +272,17 @@ class Round:
         return None
 
     def _delay(self, attempt: Attempt) -> float:
-        return hedge_delay(attempt.store.health.latency_p95(), self._tools.hedge)
+        return hedge_delay(attempt.server.health.latency_p95(), self._tools.hedge)
 
     async def _hedge(self, lead: Attempt, other: WatchedStore, nursery: trio.Nursery) -> None:
         """The lead is silent: ask another node as well, or instead where there is no memory for both."""
         paid = self._paid_for == (lead, lead.progress_at)
         # A node known to be in trouble is left without asking the budget: that is no speculation.
-        if lead.store.available and not paid and not self._budget_for(lead, other).spend():
+        if lead.server.available and not paid and not self._budget_for(lead, other).spend():
             self._quiet_since = trio.current_time()
             return
         self._paid_for = (lead, lead.progress_at)
-        self._tools.metrics.hedges.labels(lead.store.node).inc()
+        self._tools.metrics.hedges.labels(lead.server.node).inc()
         (self._queue if other in self._queue else self._stumbled).remove(other)
         self._queue.appendleft(other)
         slot = self._tools.pool.try_acquire()
@@ -289,7 +297,7 @@ class Round:
         lead.loud = self._rival.loud = True
 
     def _budget_for(self, lead: Attempt, other: WatchedStore) -> HedgeBudget:
-        far = other.read_priority > lead.store.read_priority
+        far = other.read_priority > lead.server.read_priority
         return self._tools.far_budget if far else self._tools.budget
 
     async def _give_up(self, attempt: Attempt) -> None:
@@ -297,8 +305,8 @@ class Round:
         await attempt.stop()
         if not attempt.done and attempt.failure is None:
             reason = f"silent for {trio.current_time() - attempt.progress_at:.2f} s"
-            attempt.store.late(reason)
-            attempt.failure = Unavailable(attempt.store.node, reason)
+            attempt.server.late(reason)
+            attempt.failure = Unavailable(attempt.server.node, reason)
 
     async def _stall(self, *attempts: Attempt) -> None:
         """Nothing comes and nobody is left to ask: the next round orders all nodes anew."""
@@ -333,9 +341,9 @@ class Round:
             if attempt is not None and attempt.failure is None and not attempt.done:
                 silence = trio.current_time() - attempt.progress_at
                 reason = f"silent for {silence:.2f} s"
-                self._report.note(attempt.store.node, Unavailable(attempt.store.node, reason))
+                self._report.note(attempt.store.node, Unavailable(attempt.server.node, reason))
                 if silence > self._delay(attempt):
-                    attempt.store.late(reason)
+                    attempt.server.late(reason)
 
     def _missing(self) -> int:
         return self._fill.mask(self._first, self._end) & ~self._fill.ready
@@ -352,6 +360,7 @@ class Round:
             scratch=scratch,
             ring=self._ring,
             metrics=self._tools.metrics,
+            fleet=self._tools.fleet,
         )
         self._tools.budget.earn()
         self._tools.far_budget.earn()

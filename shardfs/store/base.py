@@ -13,12 +13,13 @@ Rules for every call:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 
 LIST_LIMIT = 1000
+EXTERNAL_FILES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +85,44 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Release connections and descriptors. No call may follow."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalStat:
+    """An object of somebody else as it is now: bytes, and what the engine calls this version of it."""
+
+    size: int
+    tag: str
+
+
+@runtime_checkable
+class ExternalSource(Protocol):
+    """A store whose engine also holds objects that shardfs did not write, which it can read where they lie.
+
+    Paths are relative to the root of the engine behind the node: the bucket, the root of HDFS or of the web server, and
+    for `file://` the node's folder. They have passed `check_path`. The rules for every call are those of `Store`; links
+    are never followed.
+    """
+
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `Store.get`, for the object `path`. Raises NotFound when it does not exist."""
+        ...
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        """The object as it is now. Raises NotFound, also for a folder."""
+        ...
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        """The paths of all objects below the folder `path`, in any order. NotFound when there is nothing.
+
+        More than `limit`, or a name that is against the rules, is a UsageError or an InvalidName that names it.
+        """
         ...

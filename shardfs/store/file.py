@@ -8,6 +8,7 @@ behind by a cancelled call keeps its place among the `THREADS_MAX` until the dis
 """
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -16,8 +17,9 @@ import trio
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
-from shardfs.errors import Denied, InvalidFormat, NoSpace, NotFound, StoreError, Unavailable
-from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.core.names import check_path
+from shardfs.errors import Denied, InvalidFormat, NoSpace, NotFound, StoreError, Unavailable, UsageError
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalStat, StoreStat
 from shardfs.store.folder import Folder
 from shardfs.store.folder_upload import Upload, sweep
 
@@ -40,8 +42,17 @@ def failure(node: str, what: str, error: OSError) -> StoreError:
     return Unavailable(node, reason)
 
 
+def _is_absence(error: OSError) -> bool:
+    """Whether there is no such file in the folder: a file or a link where a folder should be is none.
+
+    A folder that is itself away is another matter; its name in the error is absolute.
+    """
+    inside = not os.path.isabs(str(error.filename))
+    return error.errno == errno.ENOENT or (inside and error.errno in (errno.ENOTDIR, errno.ELOOP))
+
+
 class FileStore:
-    """`Store` over the folder `root`, which is made when its parent exists."""
+    """`Store` and `ExternalSource` over the folder `root`, which is made when its parent exists."""
 
     def __init__(self, node: str, root: Path) -> None:
         self._node = node
@@ -67,14 +78,17 @@ class FileStore:
             if await self.size(key) is None:
                 raise self._missing(key)
             return 0
+        return await self._slices(key, into, offset, arrived)
+
+    async def _slices(self, name: str, into: memoryview, offset: int, arrived: Callable[[int], None] | None) -> int:
         done = 0
         while done < len(into):
             wanted = min(SLICE_BYTES, len(into) - done)
             buffer = self._buffers.pop() if self._buffers else bytearray(SLICE_BYTES)
             view = memoryview(buffer)[:wanted]  # not given back when cancelled: a thread may still fill it
-            count = await self._run(f"get {key}", self._read, key, view, offset + done)
+            count = await self._run(f"get {name}", self._read, name, view, offset + done)
             if count is None:
-                raise self._missing(key)
+                raise self._missing(name)
             into[done : done + count] = view[:count]
             if len(self._buffers) < THREADS_MAX:
                 self._buffers.append(buffer)
@@ -85,10 +99,12 @@ class FileStore:
                 break
         return done
 
-    def _read(self, key: ObjectKey, view: memoryview, offset: int) -> int | None:
+    def _read(self, name: str, view: memoryview, offset: int) -> int | None:
         try:
-            return self._folder.read_at(key, view, offset)
-        except FileNotFoundError:
+            return self._folder.read_at(name, view, offset)
+        except OSError as error:
+            if not _is_absence(error):
+                raise
             return None
 
     async def read(self, key: ObjectKey, *, limit: int) -> bytes:
@@ -135,6 +151,62 @@ class FileStore:
         """As `Store.stat`."""
         return await self._run("stat", self._folder.stat)
 
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `ExternalSource.get_external`. The file is opened for each slice, and not locked."""
+        if not into:
+            await self.external_stat(path)
+            return 0
+        return await self._slices(path, into, offset, arrived)
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        """As `ExternalSource.external_stat`."""
+        found = await self._run(f"stat {path}", self._stat, path)
+        if found is None:
+            raise self._missing(path)
+        return found
+
+    def _stat(self, path: str) -> ExternalStat | None:
+        try:
+            file, size = self._folder.open(path)
+        except OSError as error:
+            if not _is_absence(error):
+                raise
+            return None
+        try:
+            return ExternalStat(size, f"mtime {os.fstat(file).st_mtime_ns}")
+        finally:
+            os.close(file)
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        """As `ExternalSource.list_external`. Links, pipes and the like are refused by name."""
+        return await self._run(f"list {path}", self._walk, path, limit)
+
+    def _walk(self, path: str, limit: int) -> Sequence[str]:
+        found: list[str] = []
+        try:
+            for below, entry in self._folder.walk(path):
+                check_path(below, f"node {self._node}: file name")
+                if not entry.is_file(follow_symlinks=False):
+                    what = "a link, which is not followed" if entry.is_symlink() else "not a regular file"
+                    raise UsageError(f"node {self._node}: {below} is {what}")
+                if len(found) == limit:
+                    raise UsageError(f"node {self._node}: {path} holds more than {limit} files")
+                found.append(below)
+                trio.from_thread.check_cancelled()
+        except OSError as error:
+            if not _is_absence(error):
+                raise
+        if not found:
+            raise self._missing(path)
+        return found
+
     async def aclose(self) -> None:
         """Nothing is held open between calls."""
         await trio.lowlevel.checkpoint()
@@ -148,5 +220,5 @@ class FileStore:
         except OSError as error:
             raise failure(self._node, what, error) from error
 
-    def _missing(self, key: ObjectKey) -> NotFound:
-        return NotFound(f"node {self._node} has no {key}")
+    def _missing(self, name: str) -> NotFound:
+        return NotFound(f"node {self._node} has no {name}")

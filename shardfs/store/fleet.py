@@ -27,6 +27,10 @@ class Fleet:
     def __getitem__(self, node_id: str) -> WatchedStore:
         return self._by_id[node_id]
 
+    def get(self, node_id: str) -> WatchedStore | None:
+        """The node, or None when the cluster has none of that name."""
+        return self._by_id.get(node_id)
+
     async def __aenter__(self) -> Self:
         return self
 

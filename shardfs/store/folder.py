@@ -83,8 +83,11 @@ class Folder:
             if not path.startswith(f"/{REFS}/"):  # there is no bound on the number of models
                 self._durable.add(path)
 
-    def open(self, key: ObjectKey) -> tuple[int, int]:
-        """Descriptor and size of an object. The caller closes it. FileNotFoundError when there is none."""
+    def open(self, key: str) -> tuple[int, int]:
+        """Descriptor and size of an object, or of another file by a checked path. The caller closes it.
+
+        FileNotFoundError when there is none.
+        """
         path, _, name = key.rpartition("/")
         with self.open_folder(path) as at:
             try:
@@ -99,7 +102,7 @@ class Folder:
             raise FileNotFoundError(errno.ENOENT, "not a file", key)
         return file, status.st_size
 
-    def read_at(self, key: ObjectKey, into: memoryview, offset: int) -> int:
+    def read_at(self, key: str, into: memoryview, offset: int) -> int:
         """Fill `into` from `offset` of the object; fewer bytes only where it ends."""
         file, _ = self.open(key)
         try:
@@ -126,6 +129,19 @@ class Folder:
         except FileNotFoundError:
             return False
         return True
+
+    def walk(self, path: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Everything below the folder `path` that is no folder, with its path from the root. Follows no links."""
+        folders = []
+        with self.open_folder(path) as at, os.scandir(at) as entries:
+            for entry in entries:
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(below)
+                else:
+                    yield below, entry
+        for below in folders:
+            yield from self.walk(below)
 
     def keys(self, prefix: str, after: str, limit: int) -> list[ObjectKey]:
         """Up to `limit` keys that begin with `prefix` and sort after `after`, sorted; fewer only at the end."""

@@ -6,7 +6,7 @@ A cancelled call says nothing; the caller that gave up on a late node tells so w
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -14,8 +14,8 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.health import NodeHealth
 from shardfs.core.keys import ObjectKey
-from shardfs.errors import NotFound, Unavailable
-from shardfs.store.base import LIST_LIMIT, Store, StoreStat
+from shardfs.errors import NotFound, Unavailable, UsageError
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalSource, ExternalStat, Store, StoreStat
 
 
 class WatchedStore:
@@ -64,6 +64,43 @@ class WatchedStore:
         offset: int = 0,
         arrived: Callable[[int], None] | None = None,
     ) -> int:
+        return await self._timed(arrived, lambda watch: self._store.get(key, into, offset=offset, arrived=watch))
+
+    @property
+    def holds_external(self) -> bool:
+        """Whether the node's engine also has objects of others that can be read where they lie."""
+        return isinstance(self._store, ExternalSource)
+
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        source = self._source()
+        return await self._timed(arrived, lambda watch: source.get_external(path, into, offset=offset, arrived=watch))
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        with self._judged():
+            return await self._source().external_stat(path)
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        with self._judged():
+            return await self._source().list_external(path, limit=limit)
+
+    def _source(self) -> ExternalSource:
+        if not isinstance(self._store, ExternalSource):
+            raise UsageError(
+                f"node {self.node} is no place of other people's files; nodes of kind s3, hdfs, dav and file are"
+            )
+        return self._store
+
+    async def _timed(
+        self, arrived: Callable[[int], None] | None, get: Callable[[Callable[[int], None]], Awaitable[int]]
+    ) -> int:
+        """A `get`, of which health learns how long its first bytes took."""
         started = trio.current_time()
         first_byte: float | None = None
 
@@ -75,7 +112,7 @@ class WatchedStore:
                 arrived(count)
 
         with self._judged():
-            count = await self._store.get(key, into, offset=offset, arrived=watch)
+            count = await get(watch)
         now = trio.current_time()
         self.health.answered(now, (now if first_byte is None else first_byte) - started)
         return count

@@ -74,8 +74,11 @@ def test_every_flipped_bit_of_the_header_is_refused():
         for bit in range(8):
             bad = bytearray(data)
             bad[at] ^= 1 << bit
-            with pytest.raises(InvalidFormat):
+            if (at, bit) == (5, 0):  # the other codec, of which only the whole object tells
                 parse_header(bad, name)
+            else:
+                with pytest.raises(InvalidFormat):
+                    parse_header(bad, name)
             with pytest.raises(InvalidFormat):
                 verify_chunk(bad, name)
 
@@ -150,7 +153,7 @@ def test_what_the_name_says_nothing_about_is_refused_too():
     name, data = forged(BLOCK, 2 * BLOCK)
     parse_header(data, name)
     for codec, version, lengths in [
-        (1, 1, None),
+        (2, 1, None),
         (255, 1, None),
         (0, 2, None),
         (0, 0, None),
