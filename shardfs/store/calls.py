@@ -5,12 +5,17 @@ finds out when it hands over the next piece, and otherwise ends with the library
 handed over as values in trio's thread: the library never sees the caller's memory, so nothing can arrive late.
 
 A call that has not ended although it was cancelled keeps its place; when all places are held by such calls, further
-ones are refused instead of piling up. All threads are daemons: none holds up the end of the program.
+ones are refused instead of piling up. All threads are daemons: none holds up the end of the program for long. It is
+held up a little: a library's thread that comes back to Python while that is being taken down aborts the process, so
+the last ones are waited for (`settle`), for `SETTLE_SECONDS_MAX` at most.
 """
 
 import asyncio
+import atexit
 import math
+import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol, TypeAlias, TypeVar, cast
@@ -20,6 +25,8 @@ import trio
 
 PIECES_AHEAD_MAX = 8
 """Pieces that are handed over and not taken yet; the library waits."""
+
+SETTLE_SECONDS_MAX = 6.0
 
 Emit: TypeAlias = Callable[[bytes], None]
 _T = TypeVar("_T")
@@ -44,12 +51,45 @@ class AsyncioThread:
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
+                atexit.register(settle)
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
             return self._loop
 
+    def end_tasks(self, seconds_max: float) -> None:
+        """Cancel what still runs, and wait until it has ended."""
+        if self._loop is None:
+            return
+
+        async def end() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=seconds_max)
+
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(end(), self._loop).result(seconds_max)
+
 
 THREAD = AsyncioThread("shardfs-asyncio")
+_running: set["_Blocking"] = set()  # each thread adds and removes its own
+
+
+def settle() -> None:
+    """At the end of the program: until no library is about to come back to Python."""
+    end = time.monotonic() + SETTLE_SECONDS_MAX
+    for call in list(_running):
+        call.abandon()
+    THREAD.end_tasks(SETTLE_SECONDS_MAX / 2)
+    while (_running or _foreign_threads()) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _foreign_threads() -> bool:
+    """Whether a thread that Python did not start is in Python right now: a library that wakes one of its callers."""
+    known = {thread.ident for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}  # noqa: SLF001
+    return bool(sys._current_frames().keys() - known)  # noqa: SLF001
 
 
 class Calls:
@@ -181,8 +221,14 @@ class _Blocking(_Call):
         self._room = threading.Semaphore(PIECES_AHEAD_MAX)
 
     def start(self, work: Callable[[Emit], object]) -> None:
-        # As a result of its own, so that `deliver` sees a value and never raises in trio's thread.
-        trio.lowlevel.start_thread_soon(lambda: outcome.capture(work, self._emit), self._finish, "shardfs-blocking")
+        def call() -> "outcome.Outcome[object]":
+            try:
+                return outcome.capture(work, self._emit)
+            finally:
+                _running.discard(self)
+
+        _running.add(self)
+        trio.lowlevel.start_thread_soon(call, self._finish, "shardfs-blocking")
 
     def _finish(self, result: "outcome.Outcome[outcome.Outcome[object]]") -> None:
         self.deliver(result.unwrap())

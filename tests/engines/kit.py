@@ -53,7 +53,8 @@ class Engine:
         return open_store(Node(node, self.at(name), **about))
 
     def send(self, process: str, number: signal.Signals) -> None:
-        os.kill(self.about["processes"][process], number)
+        """A signal to the process and its workers, which are a process group of their own."""
+        os.killpg(self.about["processes"][process], number)
 
     def kill(self, process: str) -> None:
         """At once. `start` brings it back."""
@@ -104,7 +105,7 @@ class Mixed:
         """What a command reports with --json."""
         command = self._command([*map(str, arguments), "--json"])
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-2000:])
         return json.loads(done.stdout)
 
     def mount(self, name: str = "models") -> Path:

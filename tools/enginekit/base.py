@@ -148,7 +148,7 @@ class State:
             time.sleep(_POLL_SECONDS)
         for name, pid in pids.items():
             if self.alive(name):
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)  # with its workers
         self.processes.clear()
         self.save()
 
