@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import trio
 
 from shardfs.admin.cutting import Piece
-from shardfs.admin.target import CopyOptions, Target, Unusable
+from shardfs.admin.standing import Standing, Unusable
+from shardfs.admin.target import CopyOptions, Target
 from shardfs.core.backoff import backoff
 from shardfs.core.cluster import Cluster
+from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey, chunk_key
 from shardfs.core.placement import Placement
 from shardfs.errors import Denied, NoSpace, NotEnoughNodes, StoreError
@@ -40,7 +42,7 @@ class _Job:
     """
 
     key: ObjectKey
-    parts: tuple[bytes, memoryview]
+    parts: tuple[Bytes, Bytes]
     sent: dict[str, bool] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     hopeless: set[str] = field(default_factory=set)
@@ -64,7 +66,8 @@ class Copies:
         self._placement = placement
         self._options = options
         self._chance = chance
-        self._targets = {store.node: Target(store, options=options, chance=chance) for store in fleet.stores}
+        standing = Standing(fleet, question=options.question)
+        self._targets = {store.node: Target(store, standing, options=options, chance=chance) for store in fleet.stores}
         self._replaced: dict[str, Replaced] = {}
 
     @property
@@ -115,7 +118,7 @@ class Copies:
 
         Raises NotEnoughNodes, naming the nodes and their reasons, or Denied.
         """
-        job = _Job(chunk_key(piece.digest), (piece.header.encode(), piece.plain))
+        job = _Job(chunk_key(piece.digest), piece.parts)
         ranking = [node.id for node in self._placement.ranking(piece.digest) if node.state == "active"]
         replicas = self._placement.replicas
         give_up_at = trio.current_time() + self._options.patience

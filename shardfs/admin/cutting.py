@@ -18,18 +18,26 @@ import numpy as np
 
 from shardfs.admin.source import Source, SourceFile, identity, problem, shown
 from shardfs.core.chunk import ChunkHeader, make_header
-from shardfs.core.digest import DIGEST_BYTES, Digest
+from shardfs.core.digest import DIGEST_BYTES, Bytes, Digest
 from shardfs.core.ranges import chunk_count, chunk_length
 from shardfs.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk to store: `plain` is a view of the buffer that was given."""
+    """A chunk to store: `plain` is a view of the buffer that was given. With a `pointer`, that is stored instead."""
 
     digest: Digest
     header: ChunkHeader
     plain: memoryview
+    pointer: bytes = b""
+
+    @property
+    def parts(self) -> tuple[Bytes, Bytes]:
+        """The object to store."""
+        if self.pointer:
+            return self.header.as_external().encode(), self.pointer
+        return self.header.encode(), self.plain
 
 
 class Zeros:
@@ -88,7 +96,7 @@ class Cutter:
             with self._lock:
                 opened.reading -= 1
                 self._close_if_done(opened)
-        if not (plain[0] or plain[-1] or np.frombuffer(plain, np.uint8).any()):
+        if is_zero(plain):
             with self._lock:
                 self.bytes_zero += length
             return Zeros()
@@ -160,6 +168,11 @@ class Cutter:
             if count == 0:
                 raise _changed(opened.local)
             at += count
+
+
+def is_zero(plain: memoryview) -> bool:
+    """Whether there is nothing but zeros in it."""
+    return not (plain[0] or plain[-1] or np.frombuffer(plain, np.uint8).any())
 
 
 def data_chunks(fd: int, size: int, chunk_size: int) -> Iterator[range]:

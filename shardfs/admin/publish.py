@@ -1,4 +1,4 @@
-"""Publishes a source as a new generation: look, send the chunks, look again, then manifest and ref.
+"""Publishes an origin as a new generation: look, send the chunks, look again, then manifest and ref.
 
 Nothing is visible before the last step, and what is sent before a failure is found present by the next run: that is
 all there is to resuming.
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import trio
 
 from shardfs.admin.copies import Copies, Replaced
-from shardfs.admin.cutting import Cutter
-from shardfs.admin.source import Source, shown
+from shardfs.admin.origin import LocalOrigin, Origin
+from shardfs.admin.source import Source
 from shardfs.admin.upload import Tally, UploadOptions, upload
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE
@@ -45,7 +45,7 @@ class Put:
 
 
 async def publish(
-    source: Source,
+    source: Source | Origin,
     model: str,
     *,
     copies: Copies,
@@ -61,19 +61,20 @@ async def publish(
     check_model(model)
     started = trio.current_time()
     cluster = copies.cluster
-    tally.total = source.size
-    cutter = Cutter(source, chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE)
+    origin = LocalOrigin(source) if isinstance(source, Source) else source
+    tally.total = origin.size
+    pieces = origin.pieces(chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE, readers=options.readers)
     try:
-        _check_fits(source, cutter.chunks, cluster, created)
+        _check_fits(origin, pieces.chunks, cluster, created)
         await copies.check()
         if other := folder_conflict(model, await catalog.models()):
             raise Conflict(f"{model}: cannot exist beside the model {other}, one would be a folder of the other")
-        await upload(cutter, copies, chunk_size=cluster.chunk_size, tally=tally, options=options)
+        await upload(pieces, copies, chunk_size=cluster.chunk_size, tally=tally, options=options)
     finally:
-        cutter.close()
-    await trio.to_thread.run_sync(source.check_unchanged)
-    manifest = _manifest(source, bytes(cutter.digests), cluster, created)
-    del cutter  # for 8 TiB its digests are 64 MiB, which are in the manifest now
+        pieces.close()
+    await origin.check_unchanged()
+    manifest = _manifest(origin, bytes(pieces.digests), cluster, created)
+    del pieces  # for 8 TiB its digests are 64 MiB, which are in the manifest now
     tally.committing = True
     with trio.CancelScope(shield=True):  # bounded by the catalogue's deadlines; cut off here, nobody could say what is
         published = await catalog.publish(model, manifest)
@@ -94,23 +95,23 @@ async def publish(
     )
 
 
-def _manifest(source: Source, digests: bytes, cluster: Cluster, created: int, *, empty: bool = False) -> Manifest:
+def _manifest(origin: Origin, digests: bytes, cluster: Cluster, created: int, *, empty: bool = False) -> Manifest:
     return make_manifest(
-        [(file.path, 0 if empty else file.size, file.executable) for file in source.files],
+        [(file.path, 0 if empty else file.size, file.executable) for file in origin.files],
         digests,
         created=created,
-        single=source.single,
-        folders=source.folders,
+        single=origin.single,
+        folders=origin.folders,
         chunk_size=cluster.chunk_size,
         block_size=BLOCK_SIZE,
     )
 
 
-def _check_fits(source: Source, chunks: int, cluster: Cluster, created: int) -> None:
+def _check_fits(origin: Origin, chunks: int, cluster: Cluster, created: int) -> None:
     """Every rule and limit of the manifest, before anything is sent: one of the same shape with empty files."""
-    frame = len(_manifest(source, b"", cluster, created, empty=True).encode())
-    if frame + len(source.files) * _SIZE_BYTES_MAX + chunks * DIGEST_BYTES > MANIFEST_BYTES_MAX:
+    frame = len(_manifest(origin, b"", cluster, created, empty=True).encode())
+    if frame + len(origin.files) * _SIZE_BYTES_MAX + chunks * DIGEST_BYTES > MANIFEST_BYTES_MAX:
         raise UsageError(
-            f"{shown(source.root)} has too many files or chunks for one model; "
+            f"{origin.shown} has too many files or chunks for one model; "
             f"raise chunk_size in the cluster file (now {format_size(cluster.chunk_size)})"
         )

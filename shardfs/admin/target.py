@@ -9,12 +9,14 @@ a slow line is not taken for a dead node.
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import trio
 
+from shardfs.admin.standing import Standing, Unusable
 from shardfs.core.backoff import backoff
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
@@ -52,10 +54,6 @@ class CopyOptions:
     """How long the last nodes that could take a copy are asked again: a restart should not end an upload of hours."""
 
 
-class Unusable(StoreError):
-    """The node has something else under this name. Only a repair can cure that."""
-
-
 class _Late(Unavailable):
     """No answer in time. Waiting as long again is not worth it."""
 
@@ -63,9 +61,12 @@ class _Late(Unavailable):
 class Target:
     """Given: store, options, chance. Changing, between awaits only: rests, fullness, what is being sent."""
 
-    def __init__(self, store: WatchedStore, *, options: CopyOptions, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, store: WatchedStore, standing: Standing, *, options: CopyOptions, chance: Callable[[], float]
+    ) -> None:
         self.node = store.node
         self._store = store
+        self._standing = standing
         self._options = options
         self._chance = chance
         self._rests = 0
@@ -89,12 +90,24 @@ class Target:
     async def _copy(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
         size = sum(map(len, parts))
         present = await self._answer(partial(self._store.size, key))
-        if present == size:
-            return False
+        old = b""
         if present is not None:
-            raise Unusable(self.node, f"has {present} bytes instead of {size} as {key}")
+            old = await self._standing.superseded(self._store, key, parts, present)
+            if not old:
+                return False
         if self._full_reason:
             raise NoSpace(self.node, self._full_reason)
+        if not old:
+            return await self._send(key, parts, size)
+        await self._answer(partial(self._store.delete, key))
+        try:
+            return await self._send(key, parts, size)
+        except BaseException:
+            with trio.move_on_after(self._options.question, shield=True), suppress(StoreError):
+                await self._store.put(key, [old])
+            raise
+
+    async def _send(self, key: ObjectKey, parts: Sequence[Bytes], size: int) -> bool:
         started = trio.current_time()
         scope = trio.CancelScope()
         self._sending[scope] = started

@@ -4,17 +4,17 @@ A worker reads and names the next chunk in a thread, then has it copied, then ta
 whatever the source. Few read at a time, which keeps the disk going forward. Equal chunks that are on their way at
 the same time are sent once; those that come later are found present on the nodes.
 
-The first failure ends all workers and comes out as it is.
+The first failure ends all workers and comes out as it is. Where the chunks come from is behind `Pieces`.
 """
 
 import mmap
 from dataclasses import dataclass
-from functools import partial
 
 import trio
 
 from shardfs.admin.copies import Copies
-from shardfs.admin.cutting import Cutter, Piece, Zeros
+from shardfs.admin.cutting import Piece, Zeros
+from shardfs.admin.origin import Pieces
 from shardfs.core.digest import Digest
 from shardfs.errors import ShardfsError
 
@@ -50,26 +50,25 @@ class Tally:
 
 
 async def upload(
-    cutter: Cutter, copies: Copies, *, chunk_size: int, tally: Tally, options: UploadOptions = UploadOptions()
+    pieces: Pieces, copies: Copies, *, chunk_size: int, tally: Tally, options: UploadOptions = UploadOptions()
 ) -> None:
-    """R copies of every chunk are stored when this returns. Errors are those of `Cutter` and `Copies`."""
-    await _Upload(cutter, copies, tally, options).run(chunk_size)
+    """R copies of every chunk are stored when this returns. Errors are those of `pieces` and `Copies`."""
+    await _Upload(pieces, copies, tally, options).run(chunk_size)
 
 
 class _Upload:
     """Changing, by the event loop only: `coming` (chunks on their way, at most one a worker), the tally, `error`."""
 
-    def __init__(self, cutter: Cutter, copies: Copies, tally: Tally, options: UploadOptions) -> None:
-        self._cutter = cutter
+    def __init__(self, pieces: Pieces, copies: Copies, tally: Tally, options: UploadOptions) -> None:
+        self._pieces = pieces
         self._copies = copies
         self._tally = tally
         self._options = options
         self._coming: dict[Digest, trio.Event] = {}
-        self._reading = trio.CapacityLimiter(options.readers)
         self._error: ShardfsError | None = None
 
     async def run(self, chunk_size: int) -> None:
-        workers = self._options.workers(chunk_size, self._cutter.chunks)
+        workers = self._options.workers(chunk_size, self._pieces.chunks)
         async with trio.open_nursery() as nursery:
             for _ in range(workers):
                 nursery.start_soon(self._work, chunk_size, nursery.cancel_scope)
@@ -79,16 +78,15 @@ class _Upload:
     async def _work(self, chunk_size: int, all_workers: trio.CancelScope) -> None:
         # Not closed but dropped: a failed send may leave a view of it in a traceback for a while.
         buffer = memoryview(mmap.mmap(-1, chunk_size))
-        read = partial(self._cutter.next_into, buffer)
         try:
-            while (piece := await trio.to_thread.run_sync(read, limiter=self._reading)) is not None:
-                self._tally.zero = self._cutter.bytes_zero
+            while (piece := await self._pieces.next_into(buffer)) is not None:
+                self._tally.zero = self._pieces.bytes_zero
                 if not isinstance(piece, Zeros):
                     await self._store(piece)
         except ShardfsError as error:
             self._error = self._error or error
             all_workers.cancel()
-        self._tally.zero = self._cutter.bytes_zero
+        self._tally.zero = self._pieces.bytes_zero
 
     async def _store(self, piece: Piece) -> None:
         size = len(piece.plain)

@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "Start a small cluster here, with a sample model on a mount.",
     "node": "Run a chunk server.",
     "put": "Upload a file or folder as a new generation of a model.",
+    "import": "Publish a model where it lies, on S3, HDFS, WebDAV or in a folder.",
     "mount": "Show the models as files.",
     "umount": "Drain and unmount.",
     "ls": "List the models.",

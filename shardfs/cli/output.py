@@ -18,6 +18,7 @@ import click
 from shardfs.core.units import format_size
 
 if TYPE_CHECKING:  # it brings trio, which the help does not need
+    from shardfs.admin.copies import Replaced
     from shardfs.api.catalogue import Reach
 
 
@@ -66,6 +67,17 @@ def warn_reach(reach: Reach) -> None:
     if not reach.majority:
         away = "; ".join(f"{node}: {reason}" for node, reason in reach.failed.items())
         warn(f"fewer than a majority of the nodes answered, something newer may exist ({away})")
+
+
+def warn_replaced(nodes: Mapping[str, Replaced]) -> None:
+    """Say which owners did not get what they should have."""
+    for node, replaced in nodes.items():
+        warn(f"node {node}: {replaced.reason}; {replaced.chunks} chunks went to other nodes instead")
+
+
+def exact_size(count: int) -> str:
+    """`1.50 GiB (1610612736 bytes)`."""
+    return f"{format_size(count)} ({count} bytes)" if count >= 1024 else f"{count} bytes"
 
 
 def shown_size(size: int | None) -> str:

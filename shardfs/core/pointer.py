@@ -44,6 +44,11 @@ class Pointer:
         return msgspec.msgpack.encode(_Wire(self.node, self.path, self.offset, self.size, self.tag))
 
 
+def clean_tag(text: str) -> str:
+    """What an engine calls a version of an object, fit for a pointer."""
+    return "".join(c if c.isprintable() else "?" for c in text[:TAG_CHARACTERS_MAX])
+
+
 def make_pointer(node: str, path: str, offset: int, *, size: int, tag: str, length: int) -> Pointer:
     """The pointer to `length` bytes at `offset` of the object `path`. InvalidFormat or InvalidName: what is wrong."""
     check_node_id(node)

@@ -14,6 +14,7 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.health import NodeHealth
 from shardfs.core.keys import ObjectKey
+from shardfs.core.pointer import clean_tag
 from shardfs.errors import NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalSource, ExternalStat, Store, StoreStat
 
@@ -84,11 +85,16 @@ class WatchedStore:
 
     async def external_stat(self, path: str) -> ExternalStat:
         with self._judged():
-            return await self._source().external_stat(path)
+            found = await self._source().external_stat(path)
+        return ExternalStat(found.size, clean_tag(found.tag))
 
     async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
         with self._judged():
             return await self._source().list_external(path, limit=limit)
+
+    def check_external(self) -> None:
+        """UsageError unless `holds_external`."""
+        self._source()
 
     def _source(self) -> ExternalSource:
         if not isinstance(self._store, ExternalSource):
