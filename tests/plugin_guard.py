@@ -1,7 +1,7 @@
 """A pytest plugin: a test that could have run here must not be skipped without anyone noticing.
 
 Where /dev/fuse exists, a skipped test that is marked `fuse` fails the run; in CI (CI=true) the same holds for
-`frameworks`, unless SHARDFS_NO_FRAMEWORKS asks for it. A file that skips itself while it is being collected counts
+`frameworks`, unless SHARDFS_NO_FRAMEWORKS asks for it, and for `engines`. A file that skips itself while it is being collected counts
 if its text uses the mark. Tests that are deselected (-k, -m, a path) are the caller's own choice.
 
 tools/test loads it with `-p tests.plugin_guard`.
@@ -20,6 +20,8 @@ def guarded_marks() -> dict[str, str]:
         marks["fuse"] = "/dev/fuse exists"
     if os.environ.get("CI") == "true" and os.environ.get("SHARDFS_NO_FRAMEWORKS", "0") == "0":
         marks["frameworks"] = "this is CI"
+    if os.environ.get("CI") == "true":
+        marks["engines"] = "this is CI"
     return marks
 
 
