@@ -1,8 +1,8 @@
 """A pytest plugin: a test that could have run here must not be skipped without anyone noticing.
 
 Where /dev/fuse exists, a skipped test that is marked `fuse` fails the run; in CI (CI=true) the same holds for
-`frameworks`, unless SHARDFS_NO_FRAMEWORKS asks for it, and for `engines`. A file that skips itself while it is being collected counts
-if its text uses the mark. Tests that are deselected (-k, -m, a path) are the caller's own choice.
+`frameworks`, unless SHARDFS_NO_FRAMEWORKS asks for it, and for `engines`. A file that skips itself while it is being
+collected counts if its text uses the mark. Tests that are deselected (-k, -m, a path) are the caller's own choice.
 
 tools/test loads it with `-p tests.plugin_guard`.
 """

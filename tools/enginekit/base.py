@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,6 +55,23 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, st
         said = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise EngineError(f"`{' '.join(command)[:100]}` failed: {said[:500]}")
     return done.stdout
+
+
+def unpack_debian(packages: Sequence[str], root: Path, *, work: Path) -> None:
+    """Download Debian packages and unpack them below `root`: nothing is installed, no service is started."""
+    if shutil.which("apt-get") is None:
+        raise EngineError(f"there is no apt to get {', '.join(packages)} with")
+    work.mkdir(parents=True, exist_ok=True)
+    download = ["apt-get", "download", "-q", *packages]
+    try:
+        run(download, cwd=work)
+    except EngineError:
+        if os.getuid() != 0:
+            raise EngineError(f"apt-get finds no {', '.join(packages)}; run: sudo apt-get update") from None
+        run(["apt-get", "update", "-q"])  # a new machine has no lists
+        run(download, cwd=work)
+    for package in work.glob("*.deb"):
+        run(["dpkg", "-x", str(package), str(root)])
 
 
 def free_port(wanted: int | None = None) -> int:

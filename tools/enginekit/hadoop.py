@@ -13,7 +13,7 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
-from enginekit.base import EngineError, State, downloads, exclusive, run, until
+from enginekit.base import EngineError, State, downloads, exclusive, run, unpack_debian, until
 
 DATANODES = 2
 PYSPARK = "pyspark==2.4.8"
@@ -110,12 +110,7 @@ def _unpack_hadoop(folder: Path) -> None:
 def _unpack_jersey(folder: Path) -> None:
     """JAX-RS 1, for WebHDFS on the NameNode."""
     packages = folder / "deb"
-    packages.mkdir()
-    if shutil.which("apt-get") is None:
-        raise EngineError(f"hdfs: there is no apt to get {', '.join(_JERSEY)} with")
-    run(["apt-get", "download", "-q", *_JERSEY], cwd=packages)
-    for package in packages.glob("*.deb"):
-        run(["dpkg", "-x", str(package), str(packages / "root")])
+    unpack_debian(_JERSEY, packages / "root", work=packages)
     java = packages / "root/usr/share/java"
     for name in ("jersey1-core", "jersey1-server", "jersey1-servlet", "jsr311-api"):
         for jar in java.glob(f"{name}-[0-9]*.jar"):

@@ -6,7 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from enginekit.base import EngineError, State, downloads, exclusive, run, until
+from enginekit.base import State, downloads, exclusive, unpack_debian, until
 
 TOKEN = "tester:testing"
 """User and password of /private/."""
@@ -62,12 +62,7 @@ def _install() -> str:
     program = folder / "root/usr/sbin/nginx"
     with exclusive(downloads() / "nginx.lock"):
         if not program.exists():
-            if shutil.which("apt-get") is None:
-                raise EngineError("nginx is missing, and there is no apt to get it with: please install it")
-            folder.mkdir(exist_ok=True)
-            run(["apt-get", "download", "-q", "nginx"], cwd=folder)
-            for package in folder.glob("*.deb"):
-                run(["dpkg", "-x", str(package), str(folder / "root")])
+            unpack_debian(["nginx"], folder / "root", work=folder)
     return str(program)
 
 
