@@ -88,6 +88,12 @@ class Store(Protocol):
         ...
 
 
+class ExternalPath(str):
+    """A checked path from the root of the engine, where an `ObjectKey` is one from the root of the node."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ExternalStat:
     """An object of somebody else as it is now: bytes, and what the engine calls this version of it."""

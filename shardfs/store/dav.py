@@ -10,18 +10,20 @@ condition and no fsync: docs/SEMANTICS.md says what follows.
 
 import base64
 import ssl
-from collections.abc import Sequence
-from urllib.parse import unquote
+from collections import deque
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, unquote
 
 import trio
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
-from shardfs.errors import InvalidFormat, Unavailable
-from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.core.names import check_path
+from shardfs.errors import InvalidFormat, Unavailable, UsageError
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.store.dav_listing import PROPFIND, read_autoindex, read_multistatus
 from shardfs.store.http import HttpStore
-from shardfs.store.http_answer import refusal
+from shardfs.store.http_answer import refusal, version_tag
 from shardfs.store.http_client import CONNECTIONS_MAX
 from shardfs.store.http_connection import Headers
 from shardfs.store.sending import Sending
@@ -32,7 +34,10 @@ _HINT = "the server must list folders: PROPFIND, or for nginx `autoindex on; aut
 
 
 class DavStore(HttpStore):
-    """`Store` over `url` (dav or davs). A `token` with a colon in it is user and password, any other a bearer token."""
+    """`Store` over `url` (dav or davs), and `ExternalSource` over all of its server.
+
+    A `token` with a colon in it is user and password, any other a bearer token.
+    """
 
     def __init__(
         self,
@@ -87,10 +92,54 @@ class DavStore(HttpStore):
         await trio.lowlevel.checkpoint()
         return await list_keys(self._entries, prefix, after, limit)
 
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `ExternalSource.get_external`: any file of the server."""
+        return await self.get(ExternalPath(path), into, offset=offset, arrived=arrived)
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        """As `ExternalSource.external_stat`. A redirect, or an answer without a length, is a folder's."""
+        async with self._exchange("HEAD", ExternalPath(path)) as (_, answer):
+            length = answer.headers.get(b"content-length")
+            if answer.status in (301, 302, 307, 308, 404) or (answer.status == 200 and length is None):
+                raise self._missing(ExternalPath(path))
+            if answer.status != 200 or length is None:
+                raise refusal(self._node, f"HEAD {path}", answer, "")
+            return ExternalStat(int(length), version_tag(answer))
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        """As `ExternalSource.list_external`. Folders count, too."""
+        found: list[str] = []
+        folders = deque([path])
+        seen = 0
+        while folders:
+            folder = folders.popleft()
+            for entry in await self._entries(ExternalPath(folder)):
+                below = check_path(f"{folder}/{entry.name}", f"node {self._node}: file name")
+                (folders if entry.is_folder else found).append(below)
+                seen += 1
+                if seen > limit:
+                    raise UsageError(f"node {self._node}: {path} holds more than {limit} files")
+        if not found:
+            raise self._missing(ExternalPath(path))
+        return found
+
+    def _target(self, path: str) -> str:
+        return f"/{quote(path)}" if isinstance(path, ExternalPath) else super()._target(path)
+
     async def _entries(self, path: str) -> Sequence[Entry]:
+        """What is in a folder of the node, or of the server; nothing when there is none."""
         what = f"list {path}"
+        own = not isinstance(path, ExternalPath)
+        inside = f"{path}/" if own else ExternalPath(f"{path}/")
         if self._has_autoindex:
-            async with self._exchange("GET", f"{path}/") as (connection, answer):
+            async with self._exchange("GET", inside) as (connection, answer):
                 if answer.status == 404:
                     return []
                 if answer.status not in (200, 403, 405):
@@ -100,16 +149,17 @@ class DavStore(HttpStore):
                     if entries is not None:
                         return entries
         async with self._exchange(
-            "PROPFIND", f"{path}/", [("Depth", "1"), ("Content-Length", str(len(PROPFIND)))], [PROPFIND]
+            "PROPFIND", inside, [("Depth", "1"), ("Content-Length", str(len(PROPFIND)))], [PROPFIND]
         ) as (connection, answer):
             if answer.status == 404:
                 return []
             if answer.status != 207:
                 raise refusal(self._node, what, answer, _HINT)
             body = await connection.body(answer, LISTING_BYTES_MAX)
-        self._has_autoindex = False
+        if own:  # a folder with an index page of its own says nothing of the others
+            self._has_autoindex = False
         try:
-            return read_multistatus(body, unquote(f"{self._base}/{path}/"))
+            return read_multistatus(body, unquote(self._target(inside)))
         except InvalidFormat as error:
             raise Unavailable(self._node, f"{what}: {error}") from error
 

@@ -24,8 +24,9 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.location import HdfsPlace
+from shardfs.core.names import check_path
 from shardfs.errors import NotFound, Unavailable, UsageError
-from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.store.calls import Calls, Emit, TooManyStuck
 from shardfs.store.hdfs_clients import clients
 from shardfs.store.hdfs_failure import failure
@@ -56,7 +57,7 @@ _T = TypeVar("_T")
 
 
 class HdfsStore:
-    """`Store` over `place`."""
+    """`Store` over `place`, and `ExternalSource` over all of its HDFS."""
 
     def __init__(self, node: str, place: HdfsPlace) -> None:
         try:
@@ -87,7 +88,7 @@ class HdfsStore:
 
     async def get(
         self,
-        key: ObjectKey,
+        key: ObjectKey | ExternalPath,
         into: memoryview,
         *,
         offset: int = 0,
@@ -115,7 +116,7 @@ class HdfsStore:
             raise Unavailable(self._node, f"{what}: {done} of {wanted} bytes")
         return done
 
-    def _read(self, key: ObjectKey, offset: int, length: int, emit: Emit) -> int:
+    def _read(self, key: ObjectKey | ExternalPath, offset: int, length: int, emit: Emit) -> int:
         """In a thread: twice as fast as the asyncio interface, which wakes up for every 64 KiB."""
         with self._explained(f"get {key}", key):
             reader = self._clients.blocking().read(self._path(key))
@@ -253,6 +254,51 @@ class HdfsStore:
         await self._run("stat", stat)
         return StoreStat()
 
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `ExternalSource.get_external`: any file of this HDFS."""
+        if not into:
+            await self.external_stat(path)
+            return 0
+        return await self.get(ExternalPath(path), into, offset=offset, arrived=arrived)
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        """As `ExternalSource.external_stat`."""
+        place = ExternalPath(path)
+
+        async def stat() -> ExternalStat:
+            status = await self._hdfs().get_file_info(self._path(place))
+            if status.isdir:
+                raise FileNotFoundError(path)
+            return ExternalStat(status.length, f"mtime {status.modification_time}")
+
+        return await self._run(f"stat {path}", stat, key=place)
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        """As `ExternalSource.list_external`."""
+        place = ExternalPath(path)
+
+        async def names() -> Sequence[str]:
+            found: list[str] = []
+            async for status in self._hdfs().list_status(self._path(place), recursive=True):
+                if status.isdir:
+                    continue
+                if len(found) == limit:
+                    raise UsageError(f"node {self._node}: {path} holds more than {limit} files")
+                name = status.path.removeprefix(self._url).lstrip("/")
+                found.append(check_path(name, f"node {self._node}: file name"))
+            if not found:
+                raise FileNotFoundError(path)
+            return found
+
+        return await self._run(f"list {path}", names, key=place)
+
     async def aclose(self) -> None:
         """As `Store.aclose`. The connections are the process's: see `shardfs.store.hdfs_clients`."""
         await trio.lowlevel.checkpoint()
@@ -275,7 +321,9 @@ class HdfsStore:
             await self._hdfs().mkdirs(self._root)
         self._root_seen = True
 
-    async def _run(self, what: str, work: Callable[[], Awaitable[_T]], *, key: ObjectKey | None = None) -> _T:
+    async def _run(
+        self, what: str, work: Callable[[], Awaitable[_T]], *, key: ObjectKey | ExternalPath | None = None
+    ) -> _T:
         """`work` in the loop. With `key`, a FileNotFoundError means that there is no such object."""
 
         async def rooted() -> _T:
@@ -293,7 +341,7 @@ class HdfsStore:
         return result
 
     @contextmanager
-    def _explained(self, what: str, key: ObjectKey | None) -> Iterator[None]:
+    def _explained(self, what: str, key: ObjectKey | ExternalPath | None) -> Iterator[None]:
         """The library's errors as ours, on its side; cancellation and our own errors go through."""
         try:
             yield
@@ -311,5 +359,5 @@ class HdfsStore:
     def _stuck(self, what: str) -> Unavailable:
         return Unavailable(self._node, f"{what}: too many calls are stuck")
 
-    def _path(self, key: ObjectKey) -> str:
-        return f"{self._root}/{key}"
+    def _path(self, key: ObjectKey | ExternalPath) -> str:
+        return f"/{key}" if isinstance(key, ExternalPath) else f"{self._root}/{key}"

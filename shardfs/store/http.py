@@ -18,7 +18,7 @@ import msgspec
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey, parse_key
 from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
-from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.base import LIST_LIMIT, ExternalPath, StoreStat
 from shardfs.store.http_answer import content_range, object_size, refusal
 from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
 from shardfs.store.http_connection import Headers
@@ -75,7 +75,7 @@ class HttpStore:
 
     async def get(
         self,
-        key: ObjectKey,
+        key: ObjectKey | ExternalPath,
         into: memoryview,
         *,
         offset: int = 0,
@@ -118,7 +118,7 @@ class HttpStore:
                 return False
             raise refusal(self._node, f"PUT {key}", answer, connection.early_text())
 
-    async def size(self, key: ObjectKey) -> int | None:
+    async def size(self, key: ObjectKey | ExternalPath) -> int | None:
         """As `Store.size`."""
         async with self._exchange("HEAD", key) as (_, answer):
             if answer.status == 404:
@@ -191,9 +191,12 @@ class HttpStore:
         self, method: str, path: str, headers: Headers = (), parts: Sequence[Bytes] = ()
     ) -> AsyncIterator[Exchange]:
         """Ask and hand out the connection with the head of the answer; what breaks in the block is Unavailable too."""
-        target, asking = f"{self._base}/{path}", [*self._headers, *headers]
-        async with self._client.exchange(f"{method} {path}", method, target, asking, parts) as exchange:
+        asking = [*self._headers, *headers]
+        async with self._client.exchange(f"{method} {path}", method, self._target(path), asking, parts) as exchange:
             yield exchange
 
-    def _missing(self, key: ObjectKey) -> NotFound:
+    def _target(self, path: str) -> str:
+        return f"{self._base}/{path}"
+
+    def _missing(self, key: ObjectKey | ExternalPath) -> NotFound:
         return NotFound(f"node {self._node} has no {key}")

@@ -43,6 +43,12 @@ def object_size(answer: Answer) -> int | None:
     return int(found[1]) if found else None
 
 
+def version_tag(answer: Answer) -> str:
+    """What the server calls this version of an object: its ETag, else the time of its last change."""
+    tag = answer.headers.get(b"etag") or answer.headers.get(b"last-modified", b"")
+    return tag.decode("ascii", "replace")
+
+
 def retry_after(answer: Answer, now: float) -> float | None:
     """Seconds that a 429 or 503 asks for, at most RETRY_AFTER_SECONDS_MAX; None when it asks for none."""
     text = answer.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()

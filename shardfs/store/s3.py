@@ -21,12 +21,13 @@ import trio
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
-from shardfs.errors import Denied, InvalidFormat, NotFound, StoreError, Unavailable
-from shardfs.store.base import LIST_LIMIT, StoreStat
-from shardfs.store.http_answer import content_range, object_size
+from shardfs.core.names import check_path
+from shardfs.errors import Denied, InvalidFormat, NotFound, StoreError, Unavailable, UsageError
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
+from shardfs.store.http_answer import content_range, object_size, version_tag
 from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
 from shardfs.store.http_connection import Answer, Broken, HttpConnection
-from shardfs.store.s3_answer import S3Error, failure, read_error, read_listing
+from shardfs.store.s3_answer import S3Error, failure, read_error, read_listing, read_names
 from shardfs.store.s3_sign import EMPTY_SHA256, Credentials, S3Request, sign
 from shardfs.store.sending import Sending
 from shardfs.store.xml import XML_BYTES_MAX
@@ -56,7 +57,7 @@ class S3Site:
 
 
 class S3Store:
-    """`Store` over `site`. `clock` is the wall clock, which signatures carry."""
+    """`Store` over `site`, and `ExternalSource` over its bucket. `clock` is the wall clock, which signatures carry."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class S3Store:
 
     async def get(
         self,
-        key: ObjectKey,
+        key: ObjectKey | ExternalPath,
         into: memoryview,
         *,
         offset: int = 0,
@@ -138,14 +139,18 @@ class S3Store:
                 raise Unavailable(self._node, f"PUT {key}: of {len(whole.data)} bytes {size or 0} are there")
             return True
 
-    async def size(self, key: ObjectKey) -> int | None:
+    async def size(self, key: ObjectKey | ExternalPath) -> int | None:
         """As `Store.size`."""
+        found = await self._head(key)
+        return None if found is None else found.size
+
+    async def _head(self, key: ObjectKey | ExternalPath) -> ExternalStat | None:
         async with self._exchange("HEAD", key) as (connection, answer):
             if answer.status == 200:
                 length = answer.headers.get(b"content-length")
                 if length is None:
                     raise Unavailable(self._node, f"HEAD {key}: an answer without Content-Length")
-                return int(length)
+                return ExternalStat(int(length), version_tag(answer))
             if answer.status != 404:
                 raise await self._failure(f"HEAD {key}", connection, answer, None)
         await self._see_bucket()
@@ -204,6 +209,54 @@ class S3Store:
         self._bucket_seen = True
         return StoreStat()
 
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        """As `ExternalSource.get_external`: any object of the bucket."""
+        return await self.get(ExternalPath(path), into, offset=offset, arrived=arrived)
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        """As `ExternalSource.external_stat`."""
+        found = await self._head(ExternalPath(path))
+        if found is None:
+            raise self._missing(ExternalPath(path))
+        return found
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        """As `ExternalSource.list_external`. Names that end with a slash are marks for folders, and passed over."""
+        found: list[str] = []
+        last, more = "", True
+        while more:
+            query = {"list-type": "2", "encoding-type": "url", "prefix": f"{path}/"}
+            if last:
+                query["start-after"] = last
+            async with self._exchange("GET", None, query=query) as (connection, answer):
+                if answer.status != 200:
+                    raise await self._failure(f"list {path}", connection, answer, None)
+                body = await connection.body(answer, XML_BYTES_MAX)
+            try:
+                page = read_names(body, f"{path}/")
+            except InvalidFormat as error:
+                raise Unavailable(self._node, f"list {path}: {error}") from error
+            if any(a >= b for a, b in zip([last, *page.names], page.names, strict=False)):
+                raise Unavailable(self._node, f"list {path}: not sorted, or not what was asked for")
+            if page.more and not page.names:
+                raise Unavailable(self._node, f"list {path}: empty page before the end")
+            found += [
+                check_path(name, f"node {self._node}: file name") for name in page.names if not name.endswith("/")
+            ]
+            if len(found) > limit:
+                raise UsageError(f"node {self._node}: {path} holds more than {limit} files")
+            last, more = page.names[-1] if page.names else "", page.more
+        if not found:
+            raise self._missing(ExternalPath(path))
+        return found
+
     async def aclose(self) -> None:
         """As `Store.aclose`."""
         self._client.close()
@@ -213,7 +266,7 @@ class S3Store:
     async def _exchange(
         self,
         method: str,
-        key: ObjectKey | None,
+        key: ObjectKey | ExternalPath | None,
         headers: Mapping[str, str] | None = None,
         *,
         query: Mapping[str, str] | None = None,
@@ -222,7 +275,9 @@ class S3Store:
         sha256: str = EMPTY_SHA256,
     ) -> AsyncIterator[Exchange]:
         """A signed request for the object, or with None for the bucket. `also` are headers that are not signed."""
-        path = f"{self._bucket}/{self._prefix}{key}" if key is not None else self._bucket or "/"
+        path = self._bucket or "/"
+        if key is not None:
+            path = f"{self._bucket}/{'' if isinstance(key, ExternalPath) else self._prefix}{key}"
         request = S3Request(method, path, query or {}, headers or {}, sha256)
         credentials = await self._credentials.current()
         signed = sign(
@@ -234,7 +289,7 @@ class S3Store:
             yield exchange
 
     async def _failure(
-        self, what: str, connection: HttpConnection, answer: Answer, key: ObjectKey | None
+        self, what: str, connection: HttpConnection, answer: Answer, key: ObjectKey | ExternalPath | None
     ) -> StoreError | NotFound:
         """The error that an answer means. With `key`, a 404 may mean that there is no such object."""
         error = S3Error()
@@ -260,5 +315,5 @@ class S3Store:
         if not self._bucket_seen:
             await self.stat()
 
-    def _missing(self, key: ObjectKey) -> NotFound:
+    def _missing(self, key: ObjectKey | ExternalPath) -> NotFound:
         return NotFound(f"node {self._node} has no {key}")

@@ -1,5 +1,6 @@
 """What an S3 server's answers mean: which failure an error is, and which keys a listing holds. Pure."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -44,6 +45,14 @@ class S3Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """A page of names in the server's order; `more` follow."""
+
+    names: list[str]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """A page of keys in the server's order. `last` is the last name on it, a key or not; `more` follow."""
 
@@ -85,24 +94,26 @@ def failure(node: str, what: str, answer: Answer, error: S3Error) -> StoreError:
     return Unavailable(node, reason)
 
 
-def read_listing(body: bytes, prefix: str) -> Listing:
-    """A page of ListObjectsV2 below `prefix`, names url-encoded. InvalidFormat."""
+def read_names(body: bytes, prefix: str) -> Names:
+    """A page of ListObjectsV2 below `prefix`. InvalidFormat."""
     root = parse_xml(body)
     if root.name != "ListBucketResult":
         raise InvalidFormat(f"not a listing: {root.name[:40]!r}")
     encoded = root.value("EncodingType") == "url"
+    names = [unquote(name) if encoded else name for name in (e.value("Key") for e in root.all("Contents"))]
+    if not all(name.startswith(prefix) for name in names):
+        raise InvalidFormat("a listing of other names than were asked for")
+    return Names(names, root.value("IsTruncated") == "true")
+
+
+def read_listing(body: bytes, prefix: str) -> Listing:
+    """A page of ListObjectsV2 below `prefix` as keys. InvalidFormat."""
+    page = read_names(body, prefix)
     keys: list[ObjectKey] = []
-    last = ""
-    for element in root.all("Contents"):
-        name = element.value("Key")
-        last = unquote(name) if encoded else name
-        if not last.startswith(prefix):
-            raise InvalidFormat("a listing of other names than were asked for")
-        try:
-            keys.append(parse_key(last[len(prefix) :]))
-        except InvalidFormat:
-            continue  # somebody else's object
-    return Listing(keys, last, root.value("IsTruncated") == "true")
+    for name in page.names:
+        with suppress(InvalidFormat):  # somebody else's object
+            keys.append(parse_key(name[len(prefix) :]))
+    return Listing(keys, page.names[-1] if page.names else "", page.more)
 
 
 def _shown(text: str) -> str:
