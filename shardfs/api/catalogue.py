@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import trio
 
+from shardfs.api.whereabouts import whereabouts
 from shardfs.catalog import Catalog, RefView
 from shardfs.core.cluster import Cluster
 from shardfs.core.digest import ZERO_DIGEST, Digest
 from shardfs.core.keys import RefName
 from shardfs.core.manifest import FileEntry, Manifest
 from shardfs.core.names import ModelName
+from shardfs.core.placement import Placement
 from shardfs.core.ranges import chunk_count
 from shardfs.errors import NoCopy
 from shardfs.wiring.client import client
@@ -71,7 +73,10 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A generation in full. `stored_chunks` are different from each other, with `stored_bytes` of plain content."""
+    """A generation in full. `stored_chunks` are different from each other, with `stored_bytes` of plain content.
+
+    `looked_chunks` of them were looked at; `external_nodes` says how many of those only point into which node's engine.
+    """
 
     name: str
     generation: int
@@ -88,6 +93,8 @@ class ModelInfo:
     holes: int
     stored_chunks: int
     stored_bytes: int
+    looked_chunks: int
+    external_nodes: Mapping[str, int]
     replicas: int
     ref_nodes: tuple[str, ...]
 
@@ -110,10 +117,11 @@ async def versions(cluster: Cluster, model: str) -> Listing:
 
 async def info(cluster: Cluster, name: ModelName) -> ModelInfo:
     """What the generation consists of. NotFound, or NoCopy when no node delivers its manifest."""
-    async with client(cluster) as (_, catalog):
+    async with client(cluster) as (fleet, catalog):
         ref = await catalog.resolve(name)
         view = await catalog.refs(ref.model)
         manifest = await catalog.manifest(ref.manifest)
+        where = await whereabouts(fleet, Placement(cluster), manifest)
     files = tuple(_file_info(manifest, file) for file in manifest.files)
     stored = manifest.chunk_lengths()
     return ModelInfo(
@@ -132,6 +140,8 @@ async def info(cluster: Cluster, name: ModelName) -> ModelInfo:
         holes=sum(file.holes for file in files),
         stored_chunks=len(stored),
         stored_bytes=sum(stored.values()),
+        looked_chunks=where.looked,
+        external_nodes=where.external,
         replicas=cluster.replicas,
         ref_nodes=tuple(node for node, held in view.by_node.items() if ref in held),
     )

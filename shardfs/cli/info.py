@@ -18,7 +18,7 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
     \b
     --json: name, generation, newest, digest, created, size, chunk_size, block_size, single,
             files[{path, size, executable, chunks, holes}], folders[], chunks, holes, stored_chunks,
-            stored_bytes, replicas, ref_nodes[]
+            stored_bytes, looked_chunks, external_nodes (chunks by node), replicas, ref_nodes[]
     """
     from shardfs.api.catalogue import info
 
@@ -29,6 +29,8 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
     chunks = f"{found.chunks} of {shown_size(found.chunk_size)}"
     if found.holes:
         chunks += f", {found.holes} of them holes"
+    where = " and ".join(f"{count} lie on node {node}" for node, count in found.external_nodes.items())
+    imported = f"of {found.looked_chunks} chunks looked at {where} as parts of other people's files"
     facts(
         [
             ("model", found.name),
@@ -38,6 +40,7 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
             ("size", f"{shown_size(found.size)} ({found.size} bytes)"),
             ("chunks", chunks),
             ("stored", f"{found.stored_chunks} different chunks, {shown_size(found.stored_bytes)}"),
+            *([("imported", imported)] if found.external_nodes else []),
             (
                 "copies",
                 f"{found.replicas} of each chunk; ref on {', '.join(found.ref_nodes) or 'no node that answers'}",

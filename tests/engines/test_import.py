@@ -1,0 +1,139 @@
+"""Models that lie on real engines: imported without a copy, read through `get`, and changed behind the import."""
+
+import hashlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from shardfs.errors import NotFound
+from shardfs.store.base import ExternalPath, ExternalSource, ExternalStat, Store
+from shardfs.store.dav import DavStore
+from shardfs.store.hdfs import HdfsStore
+from shardfs.store.s3 import S3Store
+from tests.engines.kit import Engine, Mixed
+
+pytestmark = pytest.mark.engines
+ENGINES = ("s3", "hdfs", "nginx")
+
+MIB = 1024 * 1024
+CHANCE = random.Random(5)
+FILES = {
+    "model.safetensors": CHANCE.randbytes(5 * MIB + 17),
+    "deep/er/a b+ü&%41.json": CHANCE.randbytes(1000),
+    "deep/empty": b"",
+    "zeros": bytes(3 * MIB) + b"x",
+}
+
+
+async def write(store: Store, path: str, data: bytes) -> None:
+    """A file as somebody else would write it, over what is there."""
+    if isinstance(store, S3Store):
+        digest, headers = hashlib.sha256(data).hexdigest(), {"content-length": str(len(data))}
+        async with store._exchange("PUT", ExternalPath(path), headers, body=data, sha256=digest) as (_, answer):
+            assert answer.status in (200, 201)
+    elif isinstance(store, DavStore):
+        length = [("Content-Length", str(len(data)))]
+        async with store._exchange("PUT", ExternalPath(path), length, [data]) as (_, answer):
+            assert answer.status in (201, 204)
+    else:
+        assert isinstance(store, HdfsStore)
+        await store._run("write", lambda: _write_hdfs(store, f"/{path}", data))
+
+
+async def _write_hdfs(store: HdfsStore, path: str, data: bytes) -> None:
+    import hdfs_native
+
+    writer = await store._hdfs().create(path, hdfs_native.WriteOptions(overwrite=True, create_parent=True))
+    await writer.write(data)
+    await writer.close()
+
+
+async def remove(store: Store, path: str) -> None:
+    if isinstance(store, S3Store | DavStore):
+        async with store._exchange("DELETE", ExternalPath(path)) as (_, answer):
+            assert answer.status == 204
+    else:
+        assert isinstance(store, HdfsStore)
+        await store._run("delete", lambda: store._hdfs().delete(f"/{path}"))
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+async def test_what_others_wrote_is_read_where_it_lies(engine: Engine, fresh: str) -> None:
+    store = engine.store(fresh)
+    assert isinstance(store, ExternalSource)
+    folder = f"others-{fresh}"
+    try:
+        for name, data in FILES.items():
+            await write(store, f"{folder}/{name}", data)
+        listed = await store.list_external(folder)
+        assert sorted(listed) == sorted(f"{folder}/{name}" for name in FILES)
+        stats: dict[str, ExternalStat] = {}
+        for name, data in FILES.items():
+            stats[name] = await store.external_stat(f"{folder}/{name}")
+            assert stats[name].size == len(data)
+        big = FILES["model.safetensors"]
+        for offset, length in [(0, 10), (MIB - 3, 2 * MIB), (len(big) - 5, 5), (len(big) - 5, 100), (len(big), 10)]:
+            arrived: list[int] = []
+            into = memoryview(bytearray(length))
+            count = await store.get_external(f"{folder}/model.safetensors", into, offset=offset, arrived=arrived.append)
+            assert into[:count] == big[offset : offset + length]
+            assert count == len(big[offset : offset + length])
+            assert arrived == sorted(arrived)
+            assert not count or arrived[-1] == count
+        await write(store, f"{folder}/model.safetensors", big[:-1])
+        assert await store.external_stat(f"{folder}/model.safetensors") != stats["model.safetensors"]
+        for absent in (f"{folder}/absent", f"{folder}/deep", "absent/absent"):
+            with pytest.raises(NotFound):
+                await store.external_stat(absent)
+        with pytest.raises(NotFound):
+            await store.get_external(f"{folder}/absent", memoryview(bytearray(5)), offset=0)
+        with pytest.raises(NotFound):
+            await store.list_external(f"{folder}/absent")
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_a_model_is_imported_read_and_missed(engine: Engine, fresh: str, tmp_path: Path) -> None:
+    folder = f"others-{fresh}/llama"
+
+    async def prepare() -> None:
+        store = engine.store(fresh)
+        for name, data in FILES.items():
+            await write(store, f"{folder}/{name}", data)
+        await store.aclose()
+
+    async def change(data: bytes | None) -> None:
+        store = engine.store(fresh)
+        path = f"{folder}/model.safetensors"
+        await (remove(store, path) if data is None else write(store, path, data))
+        await store.aclose()
+
+    trio.run(prepare)
+    with Mixed(tmp_path / "cluster", {"far": engine.at(fresh)}) as cluster:
+        done = cluster.run("import", "far", folder)
+        assert (done["name"], done["generation"], done["files"]) == ("llama", 1, len(FILES))
+        assert done["size"] == sum(map(len, FILES.values())) == done["bytes_new"] + done["bytes_zero"]
+        assert cluster.run("import", "far", folder)["unchanged"]
+        cluster.run("get", "llama", tmp_path / "got")
+        for name, data in FILES.items():
+            assert (tmp_path / "got" / name).read_bytes() == data
+        assert cluster.run("info", "llama")["external_nodes"] == {"far": 6}
+        stored = sum(path.stat().st_size for path in (cluster.root / "near" / "chunks").rglob("*") if path.is_file())
+        assert stored < 20_000
+        for data, said in ((FILES["model.safetensors"][::-1], "was changed since"), (None, "is gone since")):
+            trio.run(change, data)
+            assert f"node far: {folder}/model.safetensors {said} it was imported" in failed_get(cluster, tmp_path)
+
+
+def failed_get(cluster: Mixed, tmp_path: Path) -> str:
+    command = [sys.executable, "-m", "shardfs", "get", "llama", str(tmp_path / "no"), "--cluster"]
+    done = subprocess.run(
+        [*command, str(cluster.root / "cluster.toml")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    return done.stderr
