@@ -112,6 +112,7 @@ class HdfsStore:
             wanted = await self._calls.blocking(lambda emit: self._read(key, offset, len(into), emit), piece)
         except TooManyStuck:
             raise self._stuck(what) from None
+        self._answered = trio.current_time()
         if done != wanted:
             raise Unavailable(self._node, f"{what}: {done} of {wanted} bytes")
         return done

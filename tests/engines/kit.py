@@ -18,6 +18,12 @@ ENVIRONMENT = dict(os.environ)
 """As it was before tests changed it: the tool finds its downloads by it."""
 
 
+def tool(*arguments: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """`tools/engines` with these arguments."""
+    command = [sys.executable, str(TOOL), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment or ENVIRONMENT)
+
+
 class Engine:
     """One engine that `tools/engines` has started below `folder`."""
 
@@ -28,8 +34,7 @@ class Engine:
 
     def _call(self, action: str) -> str:
         """Why it cannot be had; empty when it can."""
-        command = [sys.executable, str(TOOL), action, self.name, "--dir", str(self.folder), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+        done = tool(action, self.name, "--dir", str(self.folder), "--json")
         assert done.stdout, done.stderr
         self.about = json.loads(done.stdout)[self.name]
         return "" if done.returncode == 0 else done.stderr.strip()
