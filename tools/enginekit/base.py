@@ -140,6 +140,7 @@ class State:
         """Start a process of its own, unless it runs; its output goes to `<folder>/logs/<name>.log`."""
         if self.alive(name):
             return
+        self._end_workers(name)
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as output:
@@ -166,9 +167,22 @@ class State:
             time.sleep(_POLL_SECONDS)
         for name, pid in pids.items():
             if self.alive(name):
-                os.killpg(pid, signal.SIGKILL)  # with its workers
+                os.killpg(pid, signal.SIGKILL)
+        for name in self.processes:
+            self._end_workers(name)
         self.processes.clear()
         self.save()
+
+    def _end_workers(self, name: str) -> None:
+        """Kill what a process that was killed has left: those of its group that still are in the engine's folder."""
+        group = self.processes.get(name, (0, 0))[0]
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                if group and int(fields[2]) == group and (path / "cwd").readlink() == self.folder:
+                    os.kill(int(path.name), signal.SIGKILL)
+            except OSError:
+                continue
 
 
 def _born(pid: int) -> int | None:
