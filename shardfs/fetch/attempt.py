@@ -112,7 +112,7 @@ class Attempt:
         """Receive the blocks from the chunk's own object; or where they lie, when it has a pointer instead."""
         start, end = self._fill.stored_range(self._first, self._end)
         try:
-            if self._fill.header is not None:
+            if self._fill.header is not None and not self._fill.pointers:
                 await self._get(start, end)
             elif self._header_along:
                 self._header_due = True
@@ -120,7 +120,7 @@ class Attempt:
             else:
                 return await self._both(start, end)
         except InvalidFormat:
-            # The header came from another node. This one may have a pointer where blocks were asked for.
+            # The header came from another node's copy. This one may have a pointer where blocks were asked for.
             if self._codec is None and self._reached <= self._fill.header_size + POINTER_BYTES_MAX:
                 pointer = await self._get_head()
                 if pointer is not None:

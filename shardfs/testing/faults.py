@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from shardfs.core.keys import ObjectKey
-
 
 class Kind(StrEnum):
     """The faults of one answer. Those with `at` act when that many bytes of the answer have been delivered."""
@@ -58,10 +56,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One `get` as a planner sees it; times are seconds."""
+    """One `get` as a planner sees it; times are seconds. `key` may also be the path of somebody else's object."""
 
     node: str
-    key: ObjectKey
+    key: str
     offset: int
     length: int
     now: float
@@ -92,11 +90,11 @@ class OneGoodCopy:
     """
 
     chance: random.Random
-    holders: Mapping[ObjectKey, tuple[str, ...]]
+    holders: Mapping[str, tuple[str, ...]]
     rate: float = 0.5
     stumbles: int = 3
-    good: dict[ObjectKey, str] = field(default_factory=dict)
-    lied: set[ObjectKey] = field(default_factory=set)
+    good: dict[str, str] = field(default_factory=dict)
+    lied: set[str] = field(default_factory=set)
 
     def __call__(self, ask: Ask) -> Fault | None:
         if ask.key not in self.good:

@@ -8,14 +8,15 @@ else before the call has returned, delivers wrong bytes.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import trio
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.errors import Denied, NotFound, Unavailable
-from shardfs.store.base import LIST_LIMIT, StoreStat
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.testing.faults import Ask, Fault, Kind, Plan, well
 
 RUBBISH = 0xA5
@@ -23,7 +24,9 @@ CANCEL_SECONDS = 0.001
 
 
 class SimulatedNode:
-    """See `shardfs.store.base.Store`; read-only. `hits` counts the faults that took effect, `asked` the calls.
+    """See `shardfs.store.base.Store` and `ExternalSource`; read-only. `externals` are objects of others.
+
+    `hits` counts the faults that took effect, `asked` the calls.
 
     `latency` seconds before the first byte, then `bandwidth` bytes a second, in pieces of at most `piece` bytes.
     Besides the plan, which is asked about each `get`, the whole node may be down (`up` = False) or `hung`.
@@ -42,6 +45,8 @@ class SimulatedNode:
     ) -> None:
         self.node = node
         self.objects = objects
+        self.externals: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
         self.latency = latency
         self.bandwidth = bandwidth
         self.piece = piece
@@ -49,8 +54,8 @@ class SimulatedNode:
         self.up = True
         self.hung = False
         self.open_calls = 0
-        self.asked: Counter[ObjectKey] = Counter()
-        self.ranges: list[tuple[ObjectKey, int, int]] = []
+        self.asked: Counter[str] = Counter()
+        self.ranges: list[tuple[str, int, int]] = []
         self.hits: Counter[Kind] = Counter()
         self.cancelled = 0
         self.probes = 0
@@ -64,6 +69,29 @@ class SimulatedNode:
         offset: int = 0,
         arrived: Callable[[int], None] | None = None,
     ) -> int:
+        return await self._get(key, into, offset, arrived)
+
+    async def get_external(
+        self,
+        path: str,
+        into: memoryview,
+        *,
+        offset: int,
+        arrived: Callable[[int], None] | None = None,
+    ) -> int:
+        return await self._get(ExternalPath(path), into, offset, arrived)
+
+    async def external_stat(self, path: str) -> ExternalStat:
+        await self._reach()
+        if path not in self.externals:
+            raise NotFound(f"node {self.node}: no object {path}")
+        return ExternalStat(len(self.externals[path]), self.tags.get(path, ""))
+
+    async def list_external(self, path: str, *, limit: int = EXTERNAL_FILES_MAX) -> Sequence[str]:
+        await self._reach()
+        return [name for name in self.externals if name.startswith(f"{path}/")][:limit]
+
+    async def _get(self, key: str, into: memoryview, offset: int, arrived: Callable[[int], None] | None) -> int:
         self.asked[key] += 1
         self.ranges.append((key, offset, len(into)))
         self.open_calls += 1
@@ -133,7 +161,7 @@ class SimulatedNode:
             self.hits[Kind.HANG] += 1
             await trio.sleep_forever()
 
-    async def _answer(self, key: ObjectKey, into: memoryview, offset: int, announce: Callable[[int], None]) -> int:
+    async def _answer(self, key: str, into: memoryview, offset: int, announce: Callable[[int], None]) -> int:
         fault = self.plan(Ask(self.node, key, offset, len(into), trio.current_time()))
         if fault is not None and fault.kind is Kind.REFUSE:
             self.hits[fault.kind] += 1
@@ -170,17 +198,18 @@ class SimulatedNode:
             await trio.sleep_forever()
         raise Unavailable(self.node, f"connection reset after {fault.at} bytes")
 
-    def _content(self, key: ObjectKey, offset: int, length: int, fault: Fault | None) -> bytes:
+    def _content(self, key: str, offset: int, length: int, fault: Fault | None) -> bytes:
         """What this answer delivers."""
         kind = fault.kind if fault is not None else None
         if kind is Kind.DENIED:
             self.hits[Kind.DENIED] += 1
             raise Denied(self.node, "401")
-        if key not in self.objects or kind is Kind.MISSING:
+        held = self._held(key)
+        if key not in held or kind is Kind.MISSING:
             if kind is Kind.MISSING:
                 self.hits[Kind.MISSING] += 1
             raise NotFound(f"node {self.node}: no object {key}")
-        stored = self.objects[key]
+        stored = held[key]
         right = stored[offset : offset + length]
         wrong = self._damaged(key, stored, offset, right, fault)
         if wrong == right:
@@ -189,7 +218,11 @@ class SimulatedNode:
         self.hits[kind] += 1
         return wrong
 
-    def _damaged(self, key: ObjectKey, stored: bytes, offset: int, right: bytes, fault: Fault | None) -> bytes:
+    def _held(self, key: str) -> Mapping[str, bytes]:
+        """Objects of the kind of `key`."""
+        return self.externals if isinstance(key, ExternalPath) else cast(Mapping[str, bytes], self.objects)
+
+    def _damaged(self, key: str, stored: bytes, offset: int, right: bytes, fault: Fault | None) -> bytes:
         length = len(right)
         if fault is None or not length:
             return right
@@ -203,7 +236,7 @@ class SimulatedNode:
                 return self._chance.randbytes(length)
             case Kind.OTHER_CHUNK:
                 return self._another(key)[offset : offset + length].ljust(length, b"\0")
-            case Kind.OTHER_DATA:
+            case Kind.OTHER_DATA if stored.startswith(b"SHFC"):
                 header = 16 + 36 * (
                     -(-int.from_bytes(stored[12:16], "little") // int.from_bytes(stored[8:12], "little"))
                 )
@@ -212,8 +245,8 @@ class SimulatedNode:
             case _:
                 return right
 
-    def _another(self, key: ObjectKey) -> bytes:
-        return next((data for other, data in sorted(self.objects.items()) if other != key), bytes(64))
+    def _another(self, key: str) -> bytes:
+        return next((data for other, data in sorted(self._held(key).items()) if other != key), bytes(64))
 
     def _litter(self, into: memoryview, landed: int) -> None:
         into[landed:] = bytes([RUBBISH]) * (len(into) - landed)

@@ -14,6 +14,7 @@ from shardfs.core.cluster import Cluster, Node
 from shardfs.core.digest import Digest
 from shardfs.core.keys import ObjectKey, chunk_key
 from shardfs.core.placement import Placement
+from shardfs.core.pointer import make_pointer
 from shardfs.fetch import ChunkPlace, Engine, EngineOptions
 from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
@@ -97,6 +98,18 @@ class World:
         for owner in owners:
             self.nodes[owner].objects[chunk_key(digest)] = header.encode() + plain
         return digest
+
+    def point(self, chunk: int, holder: str, server: str, path: str, *, offset: int = 0, tag: str = "1") -> None:
+        """`holder` has the chunk as a pointer to the object `path` of `server`, where its bytes are put at `offset`."""
+        digest = self.digests[chunk]
+        plain = self.chunks[digest]
+        held = self.nodes[server].externals.get(path, b"").ljust(offset, b"\xee")
+        data = held[:offset] + plain + held[offset + len(plain) :]
+        self.nodes[server].externals[path] = data
+        self.nodes[server].tags[path] = tag
+        pointer = make_pointer(server, path, offset, size=len(data), tag=tag, length=len(plain))
+        _, header = make_header(plain, BLOCK)
+        self.nodes[holder].objects[chunk_key(digest)] = header.as_external().encode() + pointer.encode()
 
     def owners(self, chunk: int) -> list[str]:
         return [node.id for node in self.placement.owners(self.digests[chunk])]
