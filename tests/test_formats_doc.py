@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from shardfs.cache.block_map import Content, block_words, encode_header
 from shardfs.core import keys
-from shardfs.core.chunk import BLOCK_SIZE, make_header, verify_chunk
+from shardfs.core.chunk import BLOCK_SIZE, make_header, parse_pointer, verify_chunk
 from shardfs.core.cluster import Cluster, Node, parse_cluster
 from shardfs.core.digest import Digest, digest_of
 from shardfs.core.keys import RefName, parse_key
@@ -49,7 +49,7 @@ def plain_of(example: dict[str, Any]) -> bytes:
 
 def test_there_are_examples_of_everything():
     kinds = {info.removeprefix("toml ") for info, _ in blocks(PAGE) if info.startswith("toml ")}
-    assert kinds == {"chunk", "manifest", "ref", "escaping", "placement", "cluster", "cache"}
+    assert kinds == {"chunk", "external", "manifest", "ref", "escaping", "placement", "cluster", "cache"}
     assert len(examples("chunk")) == 2
 
 
@@ -67,6 +67,22 @@ def test_chunk(example: dict[str, Any]):
     assert named.hexdigest() == name
     entries = b"".join(struct.pack("<I", len(block)) + digest for block, digest in zip(cut, digests, strict=True))
     assert b"SHFC\1\0\0\0" + struct.pack("<II", block_size, len(plain)) + entries == header
+
+
+def test_external_chunk():
+    example, raw = only("external"), examples("chunk")[1]
+    pointer, fields = unhex(example["pointer"]), example["fields"]
+    header = unhex(raw["header"])
+    header = header[:5] + bytes([example["codec"]]) + header[6:]
+    name = Digest.parse(raw["name"])
+    parsed = verify_chunk(header + pointer, name)
+    assert parsed == make_header(plain_of(raw), 4096)[1].as_external()
+    found = parse_pointer(parsed, header + pointer, name)
+    assert [found.node, found.path, found.offset, found.size, found.tag] == fields
+    assert found.encode() == pointer
+    # By the words of the page.
+    assert msgspec.msgpack.encode(fields) == pointer
+    assert len(pointer) < len(plain_of(raw))
 
 
 def test_manifest():
