@@ -110,23 +110,23 @@ class Attempt:
 
     async def _object(self) -> Pointer | None:
         """Receive the blocks from the chunk's own object; or where they lie, when it has a pointer instead."""
-        start, end = self._fill.stored_range(self._first, self._end)
-        try:
-            if self._fill.header is not None and not self._fill.pointers:
-                await self._get(start, end)
-            elif self._header_along:
-                self._header_due = True
-                return await self._get(0, end)
-            else:
+        fill = self._fill
+        start, end = fill.stored_range(self._first, self._end)
+        if fill.header is None or fill.pointers:  # with the latter this one is likely to have one, too
+            if not self._header_along:
                 return await self._both(start, end)
+            self._header_due = True
+            return await self._get(0, end)
+        try:
+            return await self._get(start, end)
         except InvalidFormat:
             # The header came from another node's copy. This one may have a pointer where blocks were asked for.
-            if self._codec is None and self._reached <= self._fill.header_size + POINTER_BYTES_MAX:
-                pointer = await self._get_head()
-                if pointer is not None:
-                    return pointer
-            raise
-        return None
+            if self._reached > fill.header_size + POINTER_BYTES_MAX:
+                raise
+            pointer = await self._get_head()
+            if pointer is None:
+                raise
+            return pointer
 
     async def _both(self, start: int, end: int) -> Pointer | None:
         """Header and blocks at the same time, which makes one round trip of two. The first failure ends both."""
@@ -190,10 +190,13 @@ class Attempt:
         return None
 
     async def _external(self, pointer: Pointer) -> None:
-        """Receive the blocks from the object that the pointer leads to."""
+        """Receive the blocks from the object that the pointer leads to.
+
+        But for those that are verified: a node that sent some and then called itself external must not touch them.
+        """
         fill = self._fill
         self._serve_from(external_server(self._fleet, self.store.node, pointer))
-        start, end = fill.stored_range(self._first, self._end)
+        start, end = fill.stored_range(self._next, self._end)
         into = fill.stored(self._memory, start, end)
         at = pointer.offset + start - fill.header_size
         try:

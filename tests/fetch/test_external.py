@@ -287,3 +287,32 @@ def test_random_readers_of_raw_and_external_chunks(seed):
 
     simulate(main, seed)
     assert sum(node.asked[path] for node in world.nodes.values() for path in node.externals) > 0
+
+
+async def test_a_node_that_changes_its_mind_cannot_touch_what_readers_see(autojump_clock):
+    """It sends one good block of a raw copy, then a bad one, then calls itself external and leads to other bytes."""
+    world = imported(size=RUN)
+    honest, liar = world.owners(0)
+    make_raw(world, honest)
+    server = world.nodes[server_of(world)]
+    server.externals[PATH] = bytes(len(server.externals[PATH]))
+    node, key = world.nodes[liar], chunk_key(world.digests[0])
+    raw = bytearray(world.nodes[honest].objects[key])
+    raw[HEADER + BLOCK + 7] ^= 1
+    pointer = node.objects[key]
+
+    def plan(ask):
+        if ask.node == liar:
+            node.objects[key] = pointer if ask.offset == 0 else bytes(raw)
+
+    async with world.running():
+        node.up = False
+        await world.read(world.place(0), 7 * BLOCK, 10, whole=False)  # the header is known from the honest one
+        node.up, world.nodes[honest].up = True, False
+        await trio.sleep(2)
+        world.set_plan(plan)
+        with pytest.raises(NoCopy):
+            await world.read(world.place(0), 0, 2 * BLOCK, whole=False)
+        assert server.asked[PATH], "it was followed"
+        await world.read(world.place(0), 0, BLOCK, whole=False)
+        await world.settle()
