@@ -113,10 +113,10 @@ class Mixed:
         assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-2000:])
         return json.loads(done.stdout)
 
-    def mount(self, name: str = "models") -> Path:
+    def mount(self, name: str = "models", *options: str) -> Path:
         mountpoint = self.root / name
         mountpoint.mkdir(exist_ok=True)
-        self.run("mount", mountpoint, "--no-cache", "--memory", "64MiB")
+        self.run("mount", mountpoint, "--no-cache", "--memory", "64MiB", *options)
         self._mounts.append(mountpoint)
         return mountpoint
 

@@ -1,9 +1,11 @@
 """Models that lie on real engines: imported without a copy, read through `get`, and changed behind the import."""
 
 import hashlib
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,49 @@ def test_a_model_is_imported_read_and_missed(engine: Engine, fresh: str, tmp_pat
         for data, said in ((FILES["model.safetensors"][::-1], "was changed since"), (None, "is gone since")):
             trio.run(change, data)
             assert f"node far: {folder}/model.safetensors {said} it was imported" in failed_get(cluster, tmp_path)
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="left out: /dev/fuse cannot be opened")
+@pytest.mark.parametrize(
+    ("engine", "process"), [("s3", "proxy"), ("hdfs", "namenode"), ("nginx", "nginx")], indirect=["engine"]
+)
+def test_its_server_dies_under_a_mount_and_comes_back(engine: Engine, process: str, fresh: str, tmp_path: Path) -> None:
+    """Nothing but the server has the bytes: an error within the deadline, and the right bytes once it is back."""
+    folder, big = f"others-{fresh}", random.Random(1).randbytes(24 * MIB)
+
+    async def prepare() -> None:
+        store = engine.store(fresh)
+        await write(store, f"{folder}/big", big)
+        await store.aclose()
+
+    trio.run(prepare)
+    with Mixed(tmp_path / "cluster", {"far": engine.at(fresh), "other": f"file://{tmp_path}/other"}) as cluster:
+        cluster.run("import", "far", f"{folder}/big", "big")
+        mountpoint = cluster.mount("models", "--read-timeout", "3")
+        fd = os.open(mountpoint / "big", os.O_RDONLY)
+        try:
+            assert os.pread(fd, MIB, 0) == big[:MIB]
+            engine.kill(process)
+            started = time.monotonic()
+            with pytest.raises(OSError, match="Input/output error"):
+                os.pread(fd, MIB, 20 * MIB)
+            assert time.monotonic() - started < 20
+            assert engine.start() == ""
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    got = os.pread(fd, MIB, 20 * MIB)
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.2)
+            assert got == big[20 * MIB : 21 * MIB]
+            assert hashlib.sha256((mountpoint / "big").read_bytes()).digest() == hashlib.sha256(big).digest()
+        finally:
+            os.close(fd)
+            cluster.umount(mountpoint)
+            assert engine.start() == ""
 
 
 def failed_get(cluster: Mixed, tmp_path: Path) -> str:
