@@ -25,6 +25,9 @@ from shardfs.store.watched import WatchedStore
 
 T = TypeVar("T")
 
+_RESTORE_SECONDS_MAX = 2.0
+"""For putting back a pointer that was to be replaced, when the bytes could not be stored; nobody waits longer to stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
@@ -103,7 +106,7 @@ class Target:
         try:
             return await self._send(key, parts, size)
         except BaseException:
-            with trio.move_on_after(self._options.question, shield=True), suppress(StoreError):
+            with trio.move_on_after(_RESTORE_SECONDS_MAX, shield=True), suppress(StoreError):
                 await self._store.put(key, [old])
             raise
 

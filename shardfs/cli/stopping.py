@@ -35,7 +35,7 @@ async def _stop_on_signal(
         task_status.started()
         async for number in signals:
             if tally.committing:
-                warn("the upload is complete and is being published, which is not stopped halfway")
+                warn("everything is stored and is being published, which is not stopped halfway")
                 continue
             caught.append(number)
             scope.cancel()

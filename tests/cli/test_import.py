@@ -2,8 +2,12 @@
 
 import os
 import random
+import re
 
+import click
 import pytest
+
+from shardfs.cli import main
 
 MIB = 1024 * 1024
 KEYS = {
@@ -38,6 +42,11 @@ def test_import_info_get(shell, llama, tmp_path):
     shell.json("get", "llama", tmp_path / "got")
     for path in llama.rglob("*"):
         assert path.is_dir() or (tmp_path / "got" / path.relative_to(llama)).read_bytes() == path.read_bytes()
+
+
+def test_the_help_names_every_json_key_and_no_other():
+    epilog = main.get_command(click.Context(main), "import").epilog
+    assert set(re.findall(r"[a-z_]+", epilog.partition("keys:")[2].partition(".")[0])) == KEYS
 
 
 def test_the_report_for_people(shell, llama):
