@@ -26,7 +26,7 @@ from shardfs.store.watched import WatchedStore
 T = TypeVar("T")
 
 _RESTORE_SECONDS_MAX = 2.0
-"""For putting back a pointer that was to be replaced, when the bytes could not be stored; nobody waits longer to stop."""
+"""For putting back a pointer when the bytes that were to replace it could not be stored. Stopping may take as long."""
 
 
 @dataclass(frozen=True, slots=True)
