@@ -7,6 +7,7 @@ from shardfs.core.chunk import BLOCK_SIZE, make_header
 from shardfs.core.digest import Digest, digest_of
 from shardfs.core.keys import ObjectKey, RefName, chunk_key, manifest_key
 from shardfs.core.manifest import make_manifest
+from shardfs.core.pointer import make_pointer
 from shardfs.core.ref import encode_ref
 
 
@@ -23,6 +24,13 @@ def sample_chunk(seed: int, size: int = 1000, block_size: int = BLOCK_SIZE) -> S
     plain = random.Random(seed).randbytes(size)
     digest, header = make_header(plain, block_size)
     return Sample(chunk_key(digest), header.encode() + plain)
+
+
+def sample_external(seed: int, size: int = 100_000) -> Sample:
+    """A chunk of `size` plain bytes that lie elsewhere."""
+    digest, header = make_header(random.Random(seed).randbytes(size))
+    pointer = make_pointer("elsewhere", f"models/{seed}.bin", 12345, size=10**9, tag=f'"{seed}"', length=size)
+    return Sample(chunk_key(digest), header.as_external().encode() + pointer.encode())
 
 
 def sample_manifest(seed: int) -> Sample:

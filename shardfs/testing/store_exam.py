@@ -19,7 +19,7 @@ import trio
 from shardfs.core.keys import ref_prefix
 from shardfs.errors import NotFound, StoreError, Unavailable
 from shardfs.store.base import Store
-from shardfs.testing.samples import Sample, sample_chunk, sample_manifest, sample_ref
+from shardfs.testing.samples import Sample, sample_chunk, sample_external, sample_manifest, sample_ref
 
 Make = Callable[[], AbstractAsyncContextManager[Store]]
 Check = Callable[[Make], Awaitable[None]]
@@ -68,6 +68,7 @@ async def check_put_and_get(make: Make) -> None:
         sample_chunk(3, 4 * _MIB),
         sample_chunk(4, 16 * _MIB + 12345),
         sample_chunk(5, 64 * 1024 + 1, block_size=4096),
+        sample_external(8),
         sample_manifest(6),
         sample_ref("team/bert.pt", 7),
     ]
