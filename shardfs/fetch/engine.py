@@ -117,7 +117,7 @@ class Engine:
         finally:
             self._unpin(fill)
         fill.read_bytes += length
-        if whole and fill.read_bytes >= place.length:
+        if fill.read_bytes >= place.length and fill.complete:
             self._mark_spent(fill)
         return fill.plain(start, length)
 
@@ -197,7 +197,7 @@ class Engine:
         return self._evict_from(self._spent)
 
     def _mark_spent(self, fill: Fill) -> None:
-        """A stream has read the whole run: the kernel's page cache has it now, and so has the disk cache soon."""
+        """As much was read as the run has: the kernel's page cache has it now, and so has the disk cache soon."""
         if self._consumed.pop(fill.place.key, None) is not None:
             self._spent[fill.place.key] = fill
 
