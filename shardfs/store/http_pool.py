@@ -62,7 +62,7 @@ class HttpPool:
         try:
             wire = await connect(self._host, self._port, self._tls)
         except OSError as error:
-            raise Broken(f"cannot connect: {_reason(error)}") from error
+            raise Broken(f"cannot connect: {reason_of(error)}") from error
         return HttpConnection(wire, self._authority)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class HttpPool:
             self._idle.pop()[1].close()
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """trio wraps the failures of all addresses of a host; the first one says enough."""
     cause = error.__cause__
     while isinstance(cause, BaseExceptionGroup):

@@ -135,7 +135,7 @@ async def test_hdfs_a_user_who_may_not(hdfs: Engine, fresh: str, monkeypatch) ->
 
 
 async def test_hdfs_frozen_namenode(hdfs: Engine, fresh: str) -> None:
-    """Every caller is free at its deadline, no place is lost, and all is well afterwards."""
+    """Every caller is free at its deadline, threads are bounded and end with it, and all is well afterwards."""
     store = hdfs.store(fresh)
     assert isinstance(store, HdfsStore)
     await store.put(SAMPLE.key, [SAMPLE.data])
@@ -145,11 +145,8 @@ async def test_hdfs_frozen_namenode(hdfs: Engine, fresh: str) -> None:
 
         async def ask(number: int) -> None:
             nonlocal free
-            with trio.move_on_after(1):
-                if number % 2:
-                    await store.size(SAMPLE.key)
-                else:
-                    await fetch(store, SAMPLE)
+            with trio.move_on_after(1), pytest.raises(Unavailable, match=r"calls are stuck|says nothing for 3 s"):
+                await (store.size(SAMPLE.key) if number % 2 else fetch(store, SAMPLE))
             free += 1
 
         with trio.fail_after(8):
@@ -157,6 +154,12 @@ async def test_hdfs_frozen_namenode(hdfs: Engine, fresh: str) -> None:
                 for number in range(CALLS_MAX + 8):
                     nursery.start_soon(ask, number)
         assert free == CALLS_MAX + 8
+        assert store._calls.abandoned == CALLS_MAX, "every place is held by a thread that waits for the NameNode"
+        with trio.fail_after(8), pytest.raises(Unavailable, match="says nothing for 3 s"):
+            await store.stat()
+        store._namenode.heard()  # as if it had just been frozen
+        with trio.fail_after(1), pytest.raises(Unavailable, match="too many calls are stuck"):
+            await store.stat()
     finally:
         hdfs.send("namenode", signal.SIGCONT)
     with trio.fail_after(20):
