@@ -43,15 +43,15 @@ async def write(store: Store, path: str, data: bytes) -> None:
             assert answer.status in (201, 204)
     else:
         assert isinstance(store, HdfsStore)
-        await store._run("write", lambda: _write_hdfs(store, f"/{path}", data))
+        await store._run("write", lambda _: _write_hdfs(store, f"/{path}", data))
 
 
-async def _write_hdfs(store: HdfsStore, path: str, data: bytes) -> None:
+def _write_hdfs(store: HdfsStore, path: str, data: bytes) -> None:
     import hdfs_native
 
-    writer = await store._hdfs().create(path, hdfs_native.WriteOptions(overwrite=True, create_parent=True))
-    await writer.write(data)
-    await writer.close()
+    writer = store._folder._client().create(path, hdfs_native.WriteOptions(overwrite=True, create_parent=True))
+    writer.write(data)
+    writer.close()
 
 
 async def remove(store: Store, path: str) -> None:
@@ -60,7 +60,7 @@ async def remove(store: Store, path: str) -> None:
             assert answer.status == 204
     else:
         assert isinstance(store, HdfsStore)
-        await store._run("delete", lambda: store._hdfs().delete(f"/{path}"))
+        await store._run("delete", lambda _: store._folder.delete(f"/{path}"))
 
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
