@@ -23,7 +23,7 @@ from shardfs.config import load_cluster
 from shardfs.core.cluster import Node
 from shardfs.core.keys import parse_key
 from shardfs.core.location import parse_hdfs
-from shardfs.store.hdfs_clients import clients
+from shardfs.store.hdfs_clients import client as hdfs_client
 from shardfs.wiring.engines import open_store
 
 Fetch = Callable[[str, int, memoryview], None]
@@ -88,7 +88,7 @@ def in_threads(stored: Stored, buffers: list[memoryview], opened: Callable[[], F
 
 def by_library(node: Node, stored: Stored, buffers: list[memoryview]) -> Span:
     place = parse_hdfs(node.url)
-    client = clients(f"hdfs://{place.authority}", {}).blocking()
+    client = hdfs_client(f"hdfs://{place.authority}", {})
     client.get_file_info(place.path)
 
     def fetch(key: str, size: int, buffer: memoryview) -> None:
