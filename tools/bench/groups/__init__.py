@@ -8,6 +8,7 @@ from bench.groups import (
     catalogue,
     cold,
     daemon,
+    engines,
     faults,
     kill,
     loaders,
@@ -48,6 +49,9 @@ GROUPS = {
         Group("daemon", "CPU and memory of a mount", "FUSE", daemon.run),
         Group("catalogue", "10,000 models, and one of 1 TiB", "FUSE", catalogue.run),
         Group("user", "a mount without root", "root, setpriv, fusermount3", user.run),
+        Group(
+            "engines", "S3 and HDFS as nodes, beside s3fs, and from afar", "Java for HDFS, s3fs for s3fs", engines.run
+        ),
         Group("peers", "other filesystems on the same bytes (--peers)", "whichever of them are installed", peers.run),
     )
 }
