@@ -47,10 +47,17 @@ class NodeHealth:
         self._latencies: deque[float] = deque(maxlen=options.latency_samples)
         self._mean = 0.0
         self._measured_at = 0.0
+        self._pace: float | None = None
 
-    def answered(self, now: float, latency_seconds: float) -> None:
-        """The node delivered; `latency_seconds` from the request to its first useful byte."""
+    def answered(self, now: float, latency_seconds: float, *, pace: float | None = None) -> None:
+        """The node delivered; `latency_seconds` from the request to its first useful byte.
+
+        `pace`: seconds for each further byte, where enough came to tell.
+        """
         expected = self.expected_latency(now)
+        if pace is not None:
+            known = pace if self._pace is None else self._decayed(self._pace, now)
+            self._pace = known + (pace - known) / 8
         self._latencies.append(latency_seconds)
         self._mean = latency_seconds if expected is None else expected + (latency_seconds - expected) / 8
         self._measured_at = now
@@ -93,10 +100,22 @@ class NodeHealth:
 
         The decay makes a node that was slow once worth another try later. None before the first answer.
         """
+        return self._decayed(self._mean, now) if self._latencies else None
+
+    def expected_seconds(self, now: float, size_bytes: int) -> float | None:
+        """Seconds for an answer of `size_bytes`: the latency, and the node's pace. None before the first answer.
+
+        Latency alone would call a node quick that begins at once and then trickles. Decays to a quarter at most: a node
+        that nobody asked for long is worth a try, not worth everything.
+        """
         if not self._latencies:
             return None
+        fresh = self._mean + (self._pace or 0.0) * size_bytes
+        return max(fresh / 4, self._decayed(fresh, now))
+
+    def _decayed(self, value: float, now: float) -> float:
         age = max(0.0, now - self._measured_at)
-        return self._mean * float(0.5 ** (age / self.options.forget_seconds))
+        return value * float(0.5 ** (age / self.options.forget_seconds))
 
     def latency_p95(self) -> float | None:
         """The 95th percentile of the recent first-byte times in seconds, None before the first."""

@@ -19,7 +19,7 @@ import trio
 
 from shardfs.cache.memory import Slot, SlotPool
 from shardfs.core.backoff import backoff
-from shardfs.core.choice import Candidate, ask_order
+from shardfs.core.choice import CHUNK_BYTES, Candidate, ask_order
 from shardfs.core.hedge import HedgeBudget, HedgeOptions, hedge_delay
 from shardfs.core.placement import Placement
 from shardfs.errors import Corrupt, Denied, NoCopy, NotFound, ShardfsError, Unavailable
@@ -137,7 +137,7 @@ class Racer:
                 ill = holder if holder.health.given_up else server
                 report.failures.setdefault(node.id, Unavailable(ill.node, ill.health.reason))
             elif not report.hopeless(node.id):
-                latency = server.health.expected_latency(now)
+                latency = server.health.expected_seconds(now, CHUNK_BYTES)
                 owner = rank < self._placement.replicas
                 suspect = holder.health.suspect or server.health.suspect
                 candidates.append(

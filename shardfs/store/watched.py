@@ -18,6 +18,9 @@ from shardfs.core.pointer import clean_tag
 from shardfs.errors import NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalSource, ExternalStat, Store, StoreStat
 
+PACE_BYTES = 1024 * 1024
+"""Answers of this size tell how quickly a node sends; smaller ones mostly how quickly it begins."""
+
 
 class WatchedStore:
     """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop.
@@ -120,7 +123,9 @@ class WatchedStore:
         with self._judged():
             count = await get(watch)
         now = trio.current_time()
-        self.health.answered(now, (now if first_byte is None else first_byte) - started)
+        first_byte = now if first_byte is None else first_byte
+        pace = (now - first_byte) / count if count >= PACE_BYTES else None
+        self.health.answered(now, first_byte - started, pace=pace)
         return count
 
     async def read(self, key: ObjectKey, *, limit: int) -> bytes:

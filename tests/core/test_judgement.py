@@ -193,6 +193,16 @@ def test_health_invariants(events):
         assert not health.suspect or health.probe_at <= now + 60
 
 
+def test_a_node_that_begins_at_once_and_then_trickles_is_slow():
+    health = NodeHealth()
+    assert health.expected_seconds(0.0, 4 << 20) is None
+    health.answered(0.0, 0.001)
+    assert health.expected_seconds(0.0, 4 << 20) == pytest.approx(0.001)
+    health.answered(0.0, 0.001, pace=1e-6)
+    assert health.expected_seconds(0.0, 4 << 20) == pytest.approx(0.001 + 1e-6 * (4 << 20))
+    assert health.expected_seconds(1000.0, 1 << 20) == pytest.approx((0.001 + 1e-6 * (1 << 20)) / 4)
+
+
 # ------------------------------------------------------------------------------------------------------ choice
 
 
@@ -208,8 +218,9 @@ MIB4 = 4 * 1024 * 1024
     [
         ([], ""),
         ([candidate("a"), candidate("b", latency=0.005)], "ba"),  # the quicker
-        ([candidate("a", inflight=8 * MIB4), candidate("b", latency=0.05)], "ba"),  # the idle
-        ([candidate("a", inflight=MIB4), candidate("b", latency=0.05)], "ab"),  # but not at any price
+        ([candidate("a", inflight=8 * MIB4), candidate("b", latency=0.03)], "ba"),  # the idle
+        ([candidate("a", inflight=MIB4), candidate("b", latency=0.03)], "ab"),  # but not at any price
+        ([candidate("a", inflight=99 * MIB4), candidate("b", latency=0.05)], "ab"),  # a laggard, never while others can
         ([candidate("a", suspect=True), candidate("b", latency=0.5)], "ba"),  # suspects last
         ([candidate("a", latency=0.5), candidate("b"), candidate("c", owner=False, latency=0.001)], "bac"),
         ([candidate("a", suspect=True), candidate("b", owner=False)], "ba"),
