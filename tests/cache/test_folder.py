@@ -88,6 +88,7 @@ def test_a_folder_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> 
 def test_an_empty_disk_may_be_the_folder(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     open_cache(tmp_path).close()
+    assert (tmp_path / "format").is_file()
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
