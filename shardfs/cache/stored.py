@@ -144,12 +144,15 @@ class StoredFile:
             self._data.write(first * self.content.block_size, data)
             with self._pool.use(self.map_path) as fd:
                 holes.write_full(fd, self._word_offset(first), _raw(words))
+                # Said by us, not left to the kernel: its clock for mtimes ticks every few milliseconds, behind the
+                # one that other files' uses were noted by, and their order after a restart would be chance.
+                self.used_ns = self._mtime_ns = time.time_ns()
+                os.utime(fd, ns=(self.used_ns, self.used_ns))
         except FileNotFoundError:
             self._vanished()
             raise
         if self.words is not None:
             self.words[first : first + len(words)] = words
-        self.used_ns = self._mtime_ns = time.time_ns()
 
     # ---------------------------------------------------------------------------------------------------- space
 

@@ -1,6 +1,7 @@
 """The disk cache in one thread: what is stored comes back, within the limit, and across restarts."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,17 @@ def test_the_order_survives_a_restart(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, 3 * (4 * MIB) + 4 * 8192)
     present = {n: cache.file(s.content).present_bytes() for n, s in enumerate(samples)}
     assert present == {0: 4 * MIB, 1: 0, 2: 4 * MIB, 3: 4 * MIB}
+    cache.close()
+
+
+def test_the_last_use_is_dated_by_one_clock(tmp_path: Path) -> None:
+    """The kernel's own mtimes lag by milliseconds; beside a use that we noted, a later write looked older."""
+    samples = [sample(n, BLOCK) for n in range(20)]
+    cache = open_cache(tmp_path)
+    for one in samples:
+        begun = time.time_ns()
+        one.store(cache.file(one.content))
+        assert begun <= map_path(tmp_path, one.content).stat().st_mtime_ns <= time.time_ns()
     cache.close()
 
 
