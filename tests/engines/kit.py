@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from shardfs.core.cluster import Node
 from shardfs.store.base import Store
@@ -57,6 +58,11 @@ class Engine:
     def store(self, name: str, node: str = "a", **about: str) -> Store:
         return open_store(Node(node, self.at(name), **about))
 
+    def running(self) -> set[str]:
+        """Its processes that are alive."""
+        assert self._call("status") == ""
+        return set(self.about["processes"])
+
     def send(self, process: str, number: signal.Signals) -> None:
         """A signal to the process and its workers, which are a process group of their own."""
         os.killpg(self.about["processes"][process], number)
@@ -73,6 +79,7 @@ class Mixed:
         self.root = root
         self._environment = {**os.environ, "SHARDFS_CLUSTER": str(root / "cluster.toml"), "XDG_STATE_HOME": str(root)}
         self._node: subprocess.Popen[str] | None = None
+        self._port = 0
         self._urls = urls
         self._replicas = replicas
         self._mounts: list[Path] = []
@@ -88,11 +95,13 @@ class Mixed:
         self.kill_node()
 
     def start_node(self) -> None:
-        """The shardfs node `near`, in a process of its own; on a new port each time, as the cluster file then says."""
-        command = ["node", "--id", "near", "--data", str(self.root / "near"), "--listen", "127.0.0.1:0", "--json"]
+        """The shardfs node `near`, in a process of its own; at the port that it had, where mounts look for it."""
+        listen = f"127.0.0.1:{self._port}"
+        command = ["node", "--id", "near", "--data", str(self.root / "near"), "--listen", listen, "--json"]
         self._node = subprocess.Popen(self._command(command), stdout=subprocess.PIPE, text=True)
         assert self._node.stdout is not None
         urls = {"near": json.loads(self._node.stdout.readline())["url"], **self._urls}
+        self._port = urlsplit(urls["near"]).port or 0
         nodes = "".join(f'[[nodes]]\nid = "{node}"\nurl = "{url}"\n' for node, url in urls.items())
         (self.root / "cluster.toml").write_text(f'replicas = {self._replicas}\nchunk_size = "1MiB"\n{nodes}')
 

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import socket
 import sys
 import time
 import urllib.error
@@ -29,6 +30,8 @@ def start(folder: Path) -> State:
     _configure(state, programs)
     for name in (*_TIERS, "proxy"):
         state.spawn(name, [str(programs / f"swift-{name}-server"), str(folder / "etc" / f"{name}.conf")])
+        if name == _TIERS[-1]:  # a proxy that finds them away leaves them alone for a minute
+            until(lambda: all(_listens(state.port(tier)) for tier in _TIERS), "s3", lambda: _dead_tier(state))
     until(lambda: _make_bucket(state, BUCKET), "s3", state.dead)
     return state
 
@@ -89,6 +92,18 @@ def _configure(state: State, programs: Path) -> None:
         "object_chunk_size = 1048576\n"
     )
     state.save()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _dead_tier(state: State) -> str | None:
+    return next((tier for tier in _TIERS if state.alive(tier) is None), None)
 
 
 def _make_bucket(state: State, bucket: str) -> bool:
