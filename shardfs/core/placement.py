@@ -11,7 +11,7 @@ reader looks, which alone makes reads right while a cluster grows, shrinks or is
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,24 +77,39 @@ class Assignment:
 
 
 def assign(placement: Placement, chunks: Iterable[tuple[Digest, int]], alive: set[str]) -> list[Assignment]:
-    """Give each (chunk, plain size) to that near owner in `alive` with the least bytes per weight so far.
+    """The load of each node when `choose` says who is asked. Chunks that nobody serves are node "" at the end."""
+    lengths = dict(chunks)
+    return sum_up(placement.cluster, lengths, choose(placement, lengths, alive))
+
+
+def choose(placement: Placement, lengths: Mapping[Digest, int], alive: set[str]) -> dict[Digest, str]:
+    """Give each chunk of a plain size to that near owner in `alive` with the least bytes per weight so far.
 
     Greedy, largest first: the balance that a reader which always asks the least loaded owner comes to.
     Chunks without a living owner go to the first living node of their ranking, else to none (node "").
     """
-    load: Counter[str] = Counter({node.id: 0 for node in placement.cluster.nodes})
-    count: Counter[str] = Counter()
+    load: Counter[str] = Counter()
     weight = {node.id: node.weight for node in placement.cluster.nodes}
-    for chunk, size in sorted(chunks, key=lambda item: (-item[1], item[0])):
+    chosen: dict[Digest, str] = {}
+    for chunk, size in sorted(lengths.items(), key=lambda item: (-item[1], item[0])):
         ranking = placement.ranking(chunk)
         owners = [n for n in ranking[: placement.replicas] if n.id in alive]
         nearest = min((n.read_priority for n in owners), default=0)
         living = [n.id for n in owners if n.read_priority == nearest]
         living = living or [n.id for n in ranking if n.id in alive][:1] or [""]
-        chosen = min(living, key=lambda node: (load[node] + size) / weight.get(node, 1.0))
-        load[chosen] += size
-        count[chosen] += 1
-    return [Assignment(node, count[node], load[node]) for node in load]
+        chosen[chunk] = min(living, key=lambda node: (load[node] + size) / weight.get(node, 1.0))
+        load[chosen[chunk]] += size
+    return chosen
+
+
+def sum_up(cluster: Cluster, lengths: Mapping[Digest, int], chosen: Mapping[Digest, str]) -> list[Assignment]:
+    """What `chosen` gives to each node of the cluster, in the order of its file; then node "" if it has any."""
+    count = Counter(chosen.values())
+    load: Counter[str] = Counter()
+    for chunk, node in chosen.items():
+        load[node] += lengths[chunk]
+    nodes = [node.id for node in cluster.nodes] + [""] * ("" in count)
+    return [Assignment(node, count[node], load[node]) for node in nodes]
 
 
 def owner_counts(placement: Placement, chunks: Iterable[Digest]) -> npt.NDArray[np.int64]:

@@ -3,11 +3,14 @@
 import os
 import random
 import re
+import shutil
 
 import click
 import pytest
 
+from shardfs.api import whereabouts
 from shardfs.cli import main
+from tests.cli.conftest import Shell
 
 MIB = 1024 * 1024
 KEYS = {
@@ -121,3 +124,96 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_read(shell, llama):
     done = shell("import", "b", "models/llama", "team/llama")
     assert done.exit_code == 1
     assert "one would be a folder of the other" in done.stderr
+
+
+# --------------------------------------------------------------------------------------------------------- the plan
+
+
+def column(plan, key):
+    return {node["node"]: node[key] for node in plan["nodes"]}
+
+
+def test_plan_says_who_is_asked_and_who_delivers(shell, llama):
+    shell.json("import", "b", "models/llama")
+    plan = shell.json("plan", "llama")
+    stored = len(WEIGHTS) + len((llama / "deep" / "config.json").read_bytes())
+    assert sum(column(plan, "chunks").values()) == plan["stored_chunks"] == plan["external_chunks"] == 4
+    assert column(plan, "pointers") == column(plan, "chunks")
+    assert column(plan, "bytes") != column(plan, "served_bytes")
+    assert column(plan, "served_chunks") == {"a": 0, "b": 4, "c": 0}
+    assert column(plan, "served_bytes") == {"a": 0, "b": stored, "c": 0}
+    assert column(plan, "served_share") == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert (plan["external_bytes"], plan["looked_chunks"], plan["undelivered"]) == (stored, 4, 0)
+    text = shell("plan", "llama").stdout
+    assert re.search(r"^imported +4 chunks, 9.00 MiB, are parts of other people's files$", text, re.MULTILINE)
+    assert re.search(r"^NODE .* HOLDS +POINTERS +SERVES +BYTES +SHARE$", text, re.MULTILINE)
+    assert re.search(r"^b .* 4 +9.00 MiB +100.0%$", text, re.MULTILINE)
+    assert re.search(r"^a .* 0 +0 B +0.0%$", text, re.MULTILINE)
+
+
+def test_plan_of_an_upload_has_no_pointers(shell, llama):
+    shell.json("put", llama)
+    plan = shell.json("plan", "llama")
+    for key in ("chunks", "bytes", "share"):
+        assert column(plan, f"served_{key}") == column(plan, key)
+    assert (plan["external_chunks"], plan["external_bytes"], set(column(plan, "pointers").values())) == (0, 0, {0})
+    text = shell("plan", "llama").stdout
+    assert "POINTERS" not in text
+    assert "imported" not in text
+
+
+def test_plan_of_a_model_that_is_imported_in_part(shell, llama):
+    shell.json("put", llama / "model.safetensors")
+    shell.json("import", "b", "models/llama")
+    plan = shell.json("plan", "llama")
+    assert (plan["stored_chunks"], plan["external_chunks"], plan["looked_chunks"]) == (4, 1, 4)
+    small = plan["external_bytes"]
+    assert small == len((llama / "deep" / "config.json").read_bytes())
+    (asked,) = (node for node, pointers in column(plan, "pointers").items() if pointers)
+    moved = column(plan, "bytes")
+    moved[asked] -= small
+    moved["b"] += small
+    assert column(plan, "served_bytes") == moved
+
+
+def test_plan_when_the_engine_does_not_answer(shell, llama, tmp_path):
+    """Asked are others, and nobody delivers; where an owner has the bytes themselves, it does."""
+    shell.json("import", "b", "models/llama")
+    (shell.root / "b").rename(shell.root / "away")
+    (shell.root / "b").write_text("not a folder")
+    plan = shell.json("plan", "llama")
+    assert (plan["unserved"], plan["undelivered"], plan["external_chunks"]) == (0, 4, 4)
+    assert set(column(plan, "served_chunks").values()) == {0}
+    assert "4 of 4 chunks are delivered by no node that answers" in shell("plan", "llama").stderr
+    (tmp_path / "other").mkdir()
+    other = Shell(tmp_path / "other")
+    other.json("put", shell.root / "away" / "models" / "llama")
+    held = [path.relative_to(shell.root / "c") for path in (shell.root / "c").glob("chunks/??/*")]
+    assert held
+    for key in held:
+        (shell.root / "c" / key).unlink()
+        shutil.copy(next(other.root.glob(f"?/{key}")), shell.root / "c" / key)
+    plan = shell.json("plan", "llama")
+    assert column(plan, "served_chunks") == {"a": 0, "b": 0, "c": len(held)}
+    assert plan["undelivered"] == 4 - len(held)
+
+
+def test_plan_when_the_node_is_not_in_the_cluster_any_more(shell, llama):
+    shell.json("import", "b", "models/llama")
+    shell.write("ac")
+    plan = shell.json("plan", "llama")
+    assert (plan["unserved"], plan["undelivered"], plan["external_chunks"]) == (0, 4, 4)
+
+
+def test_plan_looks_at_so_many_chunks_and_no_more(shell, llama, monkeypatch):
+    monkeypatch.setattr(whereabouts, "SAMPLE_MAX", 1)
+    monkeypatch.setattr(whereabouts, "LOOKED_MAX", 2)
+    shell.json("import", "b", "models/llama")
+    plan = shell.json("plan", "llama")
+    assert (plan["looked_chunks"], plan["external_chunks"], plan["undelivered"]) == (2, 4, 0)
+    assert column(plan, "pointers") == column(plan, "chunks")
+    assert column(plan, "served_chunks") == {"a": 0, "b": 4, "c": 0}
+    assert (
+        "about 4 chunks, 9.00 MiB, are parts of other people's files (2 were looked at)"
+        in shell("plan", "llama").stdout
+    )

@@ -125,6 +125,11 @@ def test_a_model_is_imported_read_and_missed(engine: Engine, fresh: str, tmp_pat
         for name, data in FILES.items():
             assert (tmp_path / "got" / name).read_bytes() == data
         assert cluster.run("info", "llama")["external_nodes"] == {"far": 6}
+        plan = cluster.run("plan", "llama")
+        assert (plan["external_chunks"], plan["undelivered"]) == (6, 0)
+        delivered = {node["node"]: node["served_bytes"] for node in plan["nodes"]}
+        assert delivered["far"] >= plan["external_bytes"] == 5 * MIB + 1000
+        assert sum(delivered.values()) == plan["stored_bytes"]
         stored = sum(path.stat().st_size for path in (cluster.root / "near" / "chunks").rglob("*") if path.is_file())
         assert stored < 20_000
         for data, said in ((FILES["model.safetensors"][::-1], "was changed since"), (None, "is gone since")):
