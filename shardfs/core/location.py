@@ -4,6 +4,7 @@
     file:///absolute/path                    a folder
     s3://bucket/prefix?endpoint=URL&region=NAME&profile=NAME
     hdfs://namenode:port/path                HDFS, by its own protocol
+    webhdfs://namenode:port/path             HDFS, by HTTP alone; the port is that of the web pages, 9870 when left out
     dav://host:port/path    davs://...       a WebDAV server; nginx with `dav_methods PUT DELETE` is enough
 
 No url holds a secret: user, password and anything that looks like a key are refused here.
@@ -15,9 +16,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from shardfs.errors import UsageError
 
-SCHEMES = ("http", "https", "file", "s3", "hdfs", "dav", "davs")
+SCHEMES = ("http", "https", "file", "s3", "hdfs", "webhdfs", "dav", "davs")
 TOKEN_SCHEMES = ("http", "https", "dav", "davs")
 """Where `token_env` and `token_file` are looked at. Other engines have credential chains of their own."""
+
+WEBHDFS_PORT = 9870
+"""Of a NameNode's web server since Hadoop 3. Before it was 50070, which then has to be said."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
 _REGION = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -63,6 +67,8 @@ def check_url(text: str) -> SplitResult:
         parse_s3(text)
     elif url.scheme == "hdfs":
         parse_hdfs(text)
+    elif url.scheme == "webhdfs":
+        parse_webhdfs(text)
     elif not url.hostname:
         raise UsageError(f"url {text!r} names no host")
     elif url.scheme in ("dav", "davs") and (url.query or url.fragment):
@@ -96,15 +102,28 @@ def parse_s3(text: str) -> S3Place:
 
 def parse_hdfs(text: str) -> HdfsPlace:
     """What an `hdfs://` url says. UsageError names what is wrong."""
+    return _parse_hadoop(text)
+
+
+def parse_webhdfs(text: str) -> HdfsPlace:
+    """What a `webhdfs://` url says; its authority always has a port. UsageError names what is wrong."""
+    place = _parse_hadoop(text)
+    if "%" in place.path:
+        raise UsageError(f"url {text!r}: WebHDFS servers disagree about a % in a path; use hdfs:// or another folder")
+    host, _, port = place.authority.partition(":")
+    return HdfsPlace(f"{host}:{port or WEBHDFS_PORT}", place.path)
+
+
+def _parse_hadoop(text: str) -> HdfsPlace:
     url = urlsplit(text)
-    shown = f"url hdfs://{url.netloc}{url.path}"
+    shown = f"url {url.scheme}://{url.netloc}{url.path}"
     if not url.hostname or not _HOST.fullmatch(url.hostname):
         raise UsageError(f"{shown} names no NameNode and no name service")
     if url.query or url.fragment:
         raise UsageError(f"{shown}: neither ? nor # is known here")
     folder = _folder(unquote(url.path), shown)
     if not folder:
-        raise UsageError(f"{shown}: name a folder below the root, such as hdfs://{url.netloc}/models")
+        raise UsageError(f"{shown}: name a folder below the root, such as {url.scheme}://{url.netloc}/models")
     return HdfsPlace(url.netloc, "/" + folder.rstrip("/"))
 
 

@@ -5,14 +5,16 @@ from urllib.parse import unquote, urlsplit
 
 from shardfs.config import read_token
 from shardfs.config.aws import AwsCredentials, AwsProfile
+from shardfs.config.hadoop import hadoop_user
 from shardfs.core.cluster import Node
-from shardfs.core.location import parse_hdfs, parse_s3
+from shardfs.core.location import parse_hdfs, parse_s3, parse_webhdfs
 from shardfs.store.base import Store
 from shardfs.store.dav import DavStore
 from shardfs.store.file import FileStore
 from shardfs.store.hdfs import HdfsStore
 from shardfs.store.http import HttpStore
 from shardfs.store.s3 import S3Site, S3Store
+from shardfs.store.webhdfs import WebHdfsStore
 
 
 def open_store(node: Node) -> Store:
@@ -24,6 +26,8 @@ def open_store(node: Node) -> Store:
         return _open_s3(node)
     if url.scheme == "hdfs":
         return HdfsStore(node.id, parse_hdfs(node.url))
+    if url.scheme == "webhdfs":
+        return WebHdfsStore(node.id, parse_webhdfs(node.url), user=hadoop_user(node.id))
     if url.scheme in ("dav", "davs"):
         return DavStore(node.id, node.url, token=read_token(node))
     return HttpStore(node.id, node.url, token=read_token(node))

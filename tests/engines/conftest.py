@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.kit import Engine
+from tests.engines.kit import Engine, OverHttp
 
 _COUNT = itertools.count()
 
@@ -37,6 +37,11 @@ def s3(engines_folder: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def hdfs(engines_folder: Path) -> Iterator[Engine]:
     yield from _engine("hdfs", engines_folder)
+
+
+@pytest.fixture(scope="session")
+def webhdfs(hdfs: Engine) -> Engine:
+    return OverHttp(hdfs)
 
 
 @pytest.fixture(scope="session")

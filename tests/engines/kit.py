@@ -72,6 +72,29 @@ class Engine:
         self.send(process, signal.SIGKILL)
 
 
+class OverHttp(Engine):
+    """The same HDFS over HTTP alone: its processes and their state are those of `hdfs`."""
+
+    def __init__(self, hdfs: Engine) -> None:
+        self._hdfs = hdfs
+        self.name = "webhdfs"
+        self.folder = hdfs.folder
+
+    @property
+    def about(self) -> dict[str, Any]:  # type: ignore[override]
+        return self._hdfs.about
+
+    def start(self) -> str:
+        return self._hdfs.start()
+
+    def stop(self) -> str:
+        return self._hdfs.stop()
+
+    @property
+    def url(self) -> str:
+        return self.about["webhdfs"]
+
+
 class Mixed:
     """A cluster of one shardfs node and any engines, used as people use it: through the commands."""
 

@@ -26,7 +26,7 @@ def weights(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-@pytest.mark.parametrize("engine", ["s3", "hdfs", "nginx"], indirect=True)
+@pytest.mark.parametrize("engine", ["s3", "hdfs", "webhdfs", "nginx"], indirect=True)
 def test_an_engine_alone(engine: Engine, fresh: str, tmp_path: Path) -> None:
     """put, ls, info, get, versions, mount and rm, with nothing but the engine."""
     source = tmp_path / "llama"

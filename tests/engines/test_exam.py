@@ -11,7 +11,7 @@ from shardfs.testing.store_exam import EXAM, REFUSING, Check
 from tests.engines.kit import Engine
 
 pytestmark = pytest.mark.engines
-ENGINES = ("s3", "hdfs", "nginx")
+ENGINES = ("s3", "hdfs", "webhdfs", "nginx")
 
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from shardfs.core.cluster import Node, parse_cluster
-from shardfs.core.location import HdfsPlace, S3Place, check_url, parse_hdfs, parse_s3
+from shardfs.core.location import HdfsPlace, S3Place, check_url, parse_hdfs, parse_s3, parse_webhdfs
 from shardfs.errors import InvalidCluster, UsageError
 from shardfs.wiring.engines import open_store
 
@@ -18,6 +18,9 @@ GOOD = {
     "s3://My_Old.Bucket/p?profile=work": S3Place("My_Old.Bucket", "p/", profile="work"),
     "hdfs://nn:8020/models": HdfsPlace("nn:8020", "/models"),
     "hdfs://service/a/b/": HdfsPlace("service", "/a/b"),
+    "webhdfs://nn/models": HdfsPlace("nn:9870", "/models"),
+    "webhdfs://nn:/models": HdfsPlace("nn:9870", "/models"),
+    "webhdfs://nn:50070/a%20b/": HdfsPlace("nn:50070", "/a b"),
 }
 BAD = {
     "s3://": "cannot be the name of a bucket",
@@ -46,14 +49,21 @@ BAD = {
     "dav://": "names no host",
     "dav://h/p?x": r"neither \? nor #",
     "davs://u:secret@h/p": "must not hold a user or password",
-    "webhdfs://h:9870/p": "must begin with one of http://, https://, file://, s3://, hdfs://, dav://, davs://",
+    "webhdfs://": "names no NameNode",
+    "webhdfs://h:9870/": "name a folder below the root, such as webhdfs://h:9870/models",
+    "webhdfs://h:0x1/p": "Port could not be cast",
+    "webhdfs://h/a%2541": "disagree about a % in a path",
+    "webhdfs://h/p?user.name=x": r"neither \? nor #",
+    "webhdfs://u:secret@h/p": "must not hold a user or password",
+    "swebhdfs://h:9871/p": "must begin with one of http://, https://, file://, s3://, hdfs://, webhdfs://, dav://, davs",
 }
 
 
 @pytest.mark.parametrize("url", GOOD)
 def test_good(url: str) -> None:
     check_url(url)
-    assert (parse_s3 if url.startswith("s3") else parse_hdfs)(url) == GOOD[url]
+    parse = {"s3": parse_s3, "hdfs": parse_hdfs, "webhdfs": parse_webhdfs}[url.partition(":")[0]]
+    assert parse(url) == GOOD[url]
 
 
 @pytest.mark.parametrize("url", BAD)
@@ -64,7 +74,7 @@ def test_bad(url: str) -> None:
     assert "=secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["s3://bkt/p", "hdfs://nn:1/p", "file:///p"])
+@pytest.mark.parametrize("url", ["s3://bkt/p", "hdfs://nn:1/p", "webhdfs://nn/p", "file:///p"])
 @pytest.mark.parametrize("key", ["token_env", "token_file"])
 def test_engines_with_chains_of_their_own_take_no_token(url: str, key: str) -> None:
     text = f'replicas = 1\n[[nodes]]\nid = "a"\nurl = "{url}"\n{key} = "X"\n'

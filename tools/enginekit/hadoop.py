@@ -12,6 +12,7 @@ import sys
 import tarfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from enginekit.base import EngineError, State, downloads, exclusive, run, unpack_debian, until
 
@@ -41,6 +42,9 @@ def start(folder: Path) -> State:
     _configure(state)
     # Small heaps, one collector thread, and only the first compiler: it is a test of few minutes on a small machine.
     command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    # What Jetty and the JVM unpack and leave behind belongs here, not into the machine's /tmp.
+    (folder / "temp").mkdir(exist_ok=True)
+    command += [f"-Djava.io.tmpdir={folder}/temp", "-XX:-UsePerfData"]
     if "1.8" not in run([java, "-XshowSettings:none", "-version"]):
         command += [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
     command += ["-cp", f"{folder}/conf:{jars}/*"]
@@ -58,17 +62,19 @@ def start(folder: Path) -> State:
         }
         flags = [f"-D{key}={value}" for key, value in options.items()]
         state.spawn(name, [*command, f"{_SERVER}.datanode.DataNode", *flags])
-    until(lambda: _live(state) == DATANODES, "hdfs", state.dead)
+    until(lambda: _live(state) == DATANODES and _serving(state) == DATANODES, "hdfs", state.dead)
     return state
 
 
 def describe(state: State) -> dict[str, object]:
     address = f"127.0.0.1:{state.port('rpc')}"
+    webhdfs = f"webhdfs://127.0.0.1:{state.port('http')}/shardfs"
     return {
         "url": f"hdfs://{address}/shardfs",
         "namenode": f"hdfs://{address}",
         "web": f"http://127.0.0.1:{state.port('http')}",
-        "environment": {},
+        "webhdfs": webhdfs,
+        "environment": {"WEBHDFS_URL": webhdfs},
     }
 
 
@@ -144,10 +150,23 @@ def _configure(state: State) -> None:
 
 def _live(state: State) -> int:
     """DataNodes that the NameNode has heard of, once it is out of safe mode."""
-    query = "qry=Hadoop:service=NameNode,name=FSNamesystemState"
+    bean = _bean(state.port("http"), "NameNode", "FSNamesystemState")
+    return int(bean["NumLiveDataNodes"]) if bean.get("FSState") == "Operational" else 0
+
+
+def _serving(state: State) -> int:
+    """DataNodes that have heard of the NameNode: it goes on counting those for live that died and are starting."""
+    numbers = range(1, DATANODES + 1)
+    beans = (_bean(state.port(f"datanode{number}-http"), "DataNode", "DataNodeInfo") for number in numbers)
+    return sum('"BP-' in str(bean.get("NamenodeAddresses")) for bean in beans)
+
+
+def _bean(port: int, service: str, name: str) -> dict[str, Any]:
+    """What a daemon tells of itself; nothing when it does not."""
+    url = f"http://127.0.0.1:{port}/jmx?qry=Hadoop:service={service},name={name}"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{state.port('http')}/jmx?{query}", timeout=2) as answer:
-            (bean,) = json.load(answer)["beans"]
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            beans: list[dict[str, Any]] = json.load(answer)["beans"]
     except (OSError, ValueError):
-        return 0
-    return int(bean["NumLiveDataNodes"]) if bean["FSState"] == "Operational" else 0
+        return {}
+    return beans[0] if beans else {}
