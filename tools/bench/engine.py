@@ -8,16 +8,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.child import TOOLS
+from bench.context import Bench
 from bench.measure import files_below, fill, resident
 from bench.world import RESIDENT_ENOUGH, World
 from shardfs.api.local import LocalCluster
+from shardfs.errors import ShardfsError
 
 START_SECONDS = 900.0  # it may have to be downloaded
 NODE = "far"
@@ -62,6 +64,18 @@ def engine(world: World, name: str) -> Iterator[Engine]:
 
 def cluster_text(url: str) -> str:
     return f'replicas = 1\n\n[[nodes]]\nid = "{NODE}"\nurl = "{url}"\n'
+
+
+def on_each(bench: Bench, measures: Mapping[str, Callable[[Engine], None]]) -> None:
+    """Run what is to be measured on each engine; one that cannot be had, or that fails, is noted."""
+    for name, measure in measures.items():
+        try:
+            with engine(bench.world, name) as there:
+                measure(there)
+        except Missing as reason:
+            bench.note(f"{name}: left out ({reason})")
+        except (OSError, RuntimeError, ShardfsError) as error:
+            bench.note(f"{name}: failed ({type(error).__name__}: {error})")
 
 
 @contextmanager

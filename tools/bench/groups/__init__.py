@@ -10,6 +10,7 @@ from bench.groups import (
     daemon,
     engines,
     faults,
+    imported,
     kill,
     loaders,
     outage,
@@ -52,6 +53,7 @@ GROUPS = {
         Group(
             "engines", "S3 and HDFS as nodes, beside s3fs, and from afar", "Java for HDFS, s3fs for s3fs", engines.run
         ),
+        Group("imported", "models that lie on S3 and HDFS already", "Java for HDFS", imported.run),
         Group("peers", "other filesystems on the same bytes (--peers)", "whichever of them are installed", peers.run),
     )
 }

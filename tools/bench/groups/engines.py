@@ -10,7 +10,7 @@ raw request for one byte, then one for a chunk's header and first block. Values 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +20,13 @@ import trio
 from bench import cases
 from bench.child import program, reader, run_reader
 from bench.context import Bench
-from bench.engine import Engine, Missing, cluster_text, engine
+from bench.engine import Engine, cluster_text, on_each
 from bench.measure import MIB, Case, middle
 from bench.plan import StoredChunk, stored_model
 from bench.rivals import Rival, find, running, s3fs_at
 from bench.signed import Bucket
 from bench.world import MODEL, World
 from shardfs.core.location import parse_s3
-from shardfs.errors import ShardfsError
 
 SIZE_MAX = 256 * MIB
 LATENCY_SECONDS = 0.050
@@ -43,16 +42,16 @@ FAR = {
 
 def run(bench: Bench) -> None:
     size = min(bench.options.size, SIZE_MAX)
-    for name, measure in (("s3", s3), ("hdfs", hdfs)):
-        try:
-            with engine(bench.world, name) as there:
-                bench.say(f"  {name}: put {size // MIB} MiB")
-                there.cluster.put(source(bench.world, size), MODEL)
-                measure(bench, there, size)
-        except Missing as reason:
-            bench.note(f"{name}: left out ({reason})")
-        except (OSError, RuntimeError, ShardfsError) as error:
-            bench.note(f"{name}: failed ({type(error).__name__}: {error})")
+
+    def put_and(measure: Callable[[Bench, Engine, int], None]) -> Callable[[Engine], None]:
+        def both(there: Engine) -> None:
+            bench.say(f"  {there.name}: put {size // MIB} MiB")
+            there.cluster.put(source(bench.world, size), MODEL)
+            measure(bench, there, size)
+
+        return both
+
+    on_each(bench, {"s3": put_and(s3), "hdfs": put_and(hdfs)})
 
 
 def source(world: World, size: int) -> Path:
