@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import trio
 
 from shardfs.admin.copies import Copies, Replaced
-from shardfs.admin.origin import LocalOrigin, Origin
-from shardfs.admin.source import Source
+from shardfs.admin.origin import Origin
 from shardfs.admin.upload import Tally, UploadOptions, upload
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE
@@ -27,7 +26,7 @@ _SIZE_BYTES_MAX = 8  # what the size of a file takes in a manifest beyond that o
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What a publish did. `digest` is the manifest's; bytes are of the source: sent + present + zero = size."""
+    """What a publish did. `digest` is the manifest's; bytes are of the origin: sent + present + zero = size."""
 
     name: str
     generation: int
@@ -45,7 +44,7 @@ class Put:
 
 
 async def publish(
-    source: Source | Origin,
+    origin: Origin,
     model: str,
     *,
     copies: Copies,
@@ -54,15 +53,13 @@ async def publish(
     tally: Tally,
     options: UploadOptions = UploadOptions(),
 ) -> Put:
-    """Publish `source` as the newest generation of `model`. `created` is seconds since 1970.
+    """Publish `origin` as the newest generation of `model`. `created` is seconds since 1970.
 
     Raises SourceError, NotEnoughNodes, Denied, Conflict or a UsageError; then nothing is published.
     """
     check_model(model)
     started = trio.current_time()
     cluster = copies.cluster
-    origin = LocalOrigin(source) if isinstance(source, Source) else source
-    tally.total = origin.size
     pieces = origin.pieces(chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE, readers=options.readers)
     try:
         _check_fits(origin, pieces.chunks, cluster, created)

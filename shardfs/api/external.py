@@ -1,7 +1,6 @@
 """Publishing what lies on an engine already: what `shardfs import` does."""
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
@@ -9,13 +8,13 @@ import trio
 from shardfs.admin.asking import Asking
 from shardfs.admin.copies import Copies, Replaced
 from shardfs.admin.external import find_external
-from shardfs.admin.publish import Put, publish
+from shardfs.admin.origin import Origin
 from shardfs.admin.upload import Tally
+from shardfs.api.publishing import Watch, publish_watched
 from shardfs.core.cluster import Cluster
 from shardfs.core.names import check_model
-from shardfs.core.placement import Placement
-from shardfs.errors import NotFound, ShardfsError, UsageError
-from shardfs.wiring.client import client
+from shardfs.errors import NotFound, UsageError
+from shardfs.store.fleet import Fleet
 
 __all__ = ["Imported", "Tally", "import_async"]
 
@@ -51,7 +50,7 @@ async def import_async(
     *,
     cluster: Cluster,
     tally: Tally,
-    watch: Callable[[Tally], Awaitable[None]],
+    watch: Watch,
 ) -> Imported:
     """Publish the file or folder `path` of the engine behind `node` as the newest generation of `name`, where it lies.
 
@@ -62,29 +61,19 @@ async def import_async(
     place = path.strip("/")
     model = check_model(place.rpartition("/")[2] if name is None else name)
     started = trio.current_time()
-    failure: ShardfsError | None = None
-    done: Put | None = None
-    async with client(cluster) as (fleet, catalog), trio.open_nursery() as nursery:
+
+    async def find(fleet: Fleet, copies: Copies) -> Origin:
+        store = fleet.get(node)
+        if store is None:
+            raise UsageError(f"no node {node!r} in the cluster file; there are {', '.join(_ids(cluster))}")
+        store.check_external()
+        await copies.check()
         try:
-            store = fleet.get(node)
-            if store is None:
-                raise UsageError(f"no node {node!r} in the cluster file; there are {', '.join(_ids(cluster))}")
-            store.check_external()
-            copies = Copies(fleet, Placement(cluster))
-            await copies.check()
-            try:
-                origin = await find_external(Asking(store), place)
-            except NotFound:
-                raise NotFound(f"node {node}: there is no file and no folder with files {place}") from None
-            tally.total = origin.size
-            nursery.start_soon(watch, tally)
-            done = await publish(origin, model, copies=copies, catalog=catalog, created=int(time.time()), tally=tally)
-        except ShardfsError as error:  # raised below, outside of the nursery, which would wrap it in a group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    assert done is not None
+            return await find_external(Asking(store), place)
+        except NotFound:
+            raise NotFound(f"node {node}: there is no file and no folder with files {place}") from None
+
+    done = await publish_watched(find, model, cluster=cluster, tally=tally, watch=watch)
     return Imported(
         name=done.name,
         generation=done.generation,

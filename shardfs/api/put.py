@@ -1,22 +1,21 @@
 """Publishing from Python: `put("llama/", "llama-3-8b")` is what `shardfs put` does."""
 
 import os
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
 
 from shardfs.admin.copies import Copies
-from shardfs.admin.publish import Put, publish
+from shardfs.admin.origin import LocalOrigin
+from shardfs.admin.publish import Put
 from shardfs.admin.source import Source, default_name, scan
 from shardfs.admin.upload import Tally
+from shardfs.api.publishing import publish_watched
 from shardfs.config import find_cluster, load_cluster
 from shardfs.core.cluster import Cluster
 from shardfs.core.names import check_model
-from shardfs.core.placement import Placement
-from shardfs.errors import ShardfsError
-from shardfs.wiring.client import client
+from shardfs.store.fleet import Fleet
 
 __all__ = ["Put", "Tally", "put", "put_async"]
 
@@ -48,20 +47,9 @@ async def put_async(
     """
     model = check_model(default_name(src) if name is None else name)
     source = await trio.to_thread.run_sync(scan, src, abandon_on_cancel=True)
-    tally = tally or Tally()
-    tally.total = source.size
-    failure: ShardfsError | None = None
-    done: Put | None = None
-    async with client(cluster) as (fleet, catalog), trio.open_nursery() as nursery:
-        if watch is not None:
-            nursery.start_soon(watch, source, tally)
-        copies = Copies(fleet, Placement(cluster))
-        try:
-            done = await publish(source, model, copies=copies, catalog=catalog, created=int(time.time()), tally=tally)
-        except ShardfsError as error:  # raised below, outside of the nursery, which would wrap it in a group
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    assert done is not None
-    return done
+
+    async def find(_fleet: Fleet, _copies: Copies) -> LocalOrigin:
+        return LocalOrigin(source)
+
+    watching = None if watch is None else partial(watch, source)
+    return await publish_watched(find, model, cluster=cluster, tally=tally or Tally(), watch=watching)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardfs.admin.copies import Copies
+from shardfs.admin.origin import LocalOrigin
 from shardfs.admin.publish import Put, publish
 from shardfs.admin.source import Source, scan
 from shardfs.admin.target import CopyOptions
@@ -57,7 +58,7 @@ class Rig:
         self.tally = Tally()
         source = src if isinstance(src, Source) else scan(str(src))
         return await publish(
-            source, name, copies=self.copies(), catalog=self.catalog, created=1700000000, tally=self.tally
+            LocalOrigin(source), name, copies=self.copies(), catalog=self.catalog, created=1700000000, tally=self.tally
         )
 
     async def manifest(self, name: str = "m") -> Manifest:

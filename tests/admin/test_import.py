@@ -10,6 +10,7 @@ import pytest
 from shardfs.admin.asking import Asking, AskingOptions
 from shardfs.admin.copies import Copies
 from shardfs.admin.external import find_external
+from shardfs.admin.origin import LocalOrigin
 from shardfs.admin.publish import Put, publish
 from shardfs.admin.source import scan
 from shardfs.admin.target import CopyOptions
@@ -85,7 +86,7 @@ class Rig:
     async def put(self, name: str = "llama") -> Put:
         self.tally = Tally()
         return await publish(
-            scan(str(self.folder)),
+            LocalOrigin(scan(str(self.folder))),
             name,
             copies=self.copies(),
             catalog=self.catalog,
