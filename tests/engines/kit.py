@@ -119,7 +119,7 @@ class Mixed:
 
     def start_node(self) -> None:
         """The shardfs node `near`, in a process of its own; at the port that it had, where mounts look for it."""
-        listen = f"127.0.0.1:{self._port}"
+        listen = f"127.0.0.2:{self._port}"  # connections begin at 127.0.0.1, so none can take its port meanwhile
         command = ["node", "--id", "near", "--data", str(self.root / "near"), "--listen", listen, "--json"]
         self._node = subprocess.Popen(self._command(command), stdout=subprocess.PIPE, text=True)
         assert self._node.stdout is not None
