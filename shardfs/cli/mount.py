@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import click
 
-from shardfs.cli.options import cluster_option, json_option, open_cluster, run
+from shardfs.cli.options import cluster_option, json_option, open_cluster, run_daemon
 from shardfs.core.units import format_size, parse_size
 from shardfs.errors import MountError, UsageError
 
@@ -102,7 +102,7 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
                 }
             )
 
-        run(partial(mount, cluster, mountpoint, options, reading, trace=trace, ready=ready))
+        run_daemon(partial(mount, cluster, mountpoint, options, reading, trace=trace, ready=ready))
     except BaseException as error:
         inner = error
         while isinstance(inner, BaseExceptionGroup):

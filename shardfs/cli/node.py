@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shardfs.cli.options import json_option, run
+from shardfs.cli.options import json_option, run_daemon
 
 if TYPE_CHECKING:
     from shardfs.server import ServerOptions
@@ -62,7 +62,7 @@ def command(
         token=token,
         insecure=insecure,
     )
-    run(_serve_until_signal, options, as_json=as_json)
+    run_daemon(_serve_until_signal, options, as_json=as_json)
 
 
 async def _serve_until_signal(options: ServerOptions, *, as_json: bool) -> None:

@@ -60,3 +60,17 @@ def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
     import trio
 
     return trio.run(partial(step, *args, **options))
+
+
+def run_daemon(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+    """As `run`, for what serves for days: cyclic garbage is looked for less often.
+
+    A collection walks through every object of the program, thousands of which are code that stays. Those are taken
+    out, and the rest is looked at after 20 000 new objects instead of 700. Reading makes hardly any cycles.
+    """
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    return run(step, *args, **options)

@@ -157,6 +157,20 @@ def verify_block(header: ChunkHeader, block: int, plain: Bytes) -> bool:
     return digest_of(plain) == header.block_digest(block)
 
 
+def matching_until(header: ChunkHeader, first: int, end: int, plain: memoryview) -> int:
+    """The first block of [first, end) that is not what the header says, else `end`; `plain` is their plain bytes.
+
+    As `verify_block` for each, with less Python around the hashing: it runs for every 256 KiB that are received.
+    """
+    size, digests = header.block_size, header.digests
+    for block in range(first, end):
+        at = (block - first) * size
+        name = digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
+        if blake3(plain[at : at + size]).digest() != name:
+            return block
+    return end
+
+
 def head_size_max(plain_size: int, block_size: int) -> int:
     """Bytes that surely hold the header and, of an external chunk, the pointer."""
     return header_size(plain_size, block_size) + POINTER_BYTES_MAX

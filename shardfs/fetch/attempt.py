@@ -55,7 +55,6 @@ class Attempt:
         self._fill = fill
         self._first, self._end = blocks
         self._memory = fill.slot.view if scratch is None else scratch.view
-        self._in_place = scratch is None
         self._header_along = self._first == 0 and fill.header_fits
         self._header_due = False  # it comes with the answer under way
         self._codec: int | None = None  # of this node's object, once that is known
@@ -97,9 +96,7 @@ class Attempt:
         Called when nobody else writes into the fill's slot any more.
         """
         self._may_publish = True
-        done, self._next = self._next, self._first
-        for block in range(self._first, done):
-            self._take(block)
+        self._accept(self._first, self._next)
 
     async def _transfer(self) -> None:
         pointer = self._fill.pointers.get(self.store.node)
@@ -226,25 +223,27 @@ class Attempt:
             self._verify(end)
 
     def _verify(self, end: int) -> None:
-        """Plain bytes lie in memory as a raw copy has them, up to `end`."""
-        while self._next < self._end and end >= self._fill.stored_range(self._next, self._next + 1)[1]:
-            self._take(self._next)
-
-    def _take(self, block: int) -> None:
+        """Plain bytes lie in memory as a raw copy has them, up to `end`: take the blocks that became whole."""
         fill = self._fill
-        plain = fill.stored(self._memory, *fill.stored_range(block, block + 1))
-        if fill.ready >> block & 1:
-            pass  # another attempt was first; what readers see never changes
-        elif self._may_publish:
-            fill.accept(block, plain, in_place=self._in_place)
-            self._metrics.fetched_bytes.labels(self.server.node).inc(len(plain))
-        else:
-            fill.check(block, plain)
-        self._next = block + 1
-        self.verified += 1
-        self.progress_at = trio.current_time()
-        if self.loud or self.verified == 1:
-            self._ring()
+        whole = min(self._end, fill.whole_blocks(end))
+        if whole <= self._next:
+            return
+        good = fill.matching_until(self._next, whole, self._memory)
+        if good > self._next:
+            if self._may_publish:
+                self._accept(self._next, good)
+            news = self.loud or not self.verified
+            self.verified += good - self._next
+            self._next = good
+            self.progress_at = trio.current_time()
+            if news:
+                self._ring()
+        if good < whole:
+            raise InvalidFormat(f"chunk {fill.place.digest}: block {good} does not match its digest")
+
+    def _accept(self, first: int, end: int) -> None:
+        new = self._fill.accept(first, end, self._memory)
+        self._metrics.fetched_bytes.labels(self.server.node).inc(new)
 
     def _corrupt(self, reason: str) -> None:
         self.store.corrupt(reason)

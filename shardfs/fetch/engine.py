@@ -24,7 +24,7 @@ from shardfs.core.chunk import ChunkHeader
 from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
-from shardfs.fetch.fill import ChunkPlace, Fill, Pointers, RunKey
+from shardfs.fetch.fill import ChunkPlace, Fill, Pointers, RunKey, first_run
 from shardfs.fetch.race import Racer, Report
 from shardfs.fetch.writeback import Writeback
 from shardfs.obs.reading import ReadMetrics
@@ -102,6 +102,15 @@ class Engine:
         self._mark_consumed(fill)
         first, end = start // place.block_size, -(-(start + length) // place.block_size)
         wanted = fill.mask(first, end)
+        if wanted & ~fill.ready:
+            await self._bring(fill, first, wanted, whole=whole)
+        fill.read_bytes += length
+        if fill.read_bytes >= place.length and fill.complete:
+            self._mark_spent(fill)
+        return fill.plain(start, length)
+
+    async def _bring(self, fill: Fill, first: int, wanted: int, *, whole: bool) -> None:
+        """Have the blocks of `wanted`, the first of which is `first`; NoCopy."""
         # When the whole chunk cannot be had, one bad block elsewhere in it must not fail this read.
         tries = [fill.mask(first, fill.blocks), wanted] if whole else [wanted]
         fill.pins += 1
@@ -109,17 +118,13 @@ class Engine:
             while missing := wanted & ~fill.ready:
                 if missing & ~fill.pending:
                     if self._stopping:
-                        raise NoCopy(f"chunk {place.digest.hex()[:16]}: the reader is stopping")
+                        raise NoCopy(f"chunk {fill.place.digest.hex()[:16]}: the reader is stopping")
                     if not tries:
-                        raise fill.failure or NoCopy(f"chunk {place.digest.hex()[:16]}: given up")
+                        raise fill.failure or NoCopy(f"chunk {fill.place.digest.hex()[:16]}: given up")
                     self._start(fill, tries.pop(0))
                 await fill.wait()
         finally:
             self._unpin(fill)
-        fill.read_bytes += length
-        if fill.read_bytes >= place.length and fill.complete:
-            self._mark_spent(fill)
-        return fill.plain(start, length)
 
     def prefetch(self, place: ChunkPlace, first: int = 0, end: int | None = None) -> bool:
         """Begin to fetch blocks [first, end) of a run, or all, unless that happens already. False: memory is short."""
@@ -225,9 +230,7 @@ class Engine:
         fill.pending |= mask
         fill.failure = None
         while mask:
-            first = (mask & -mask).bit_length() - 1
-            run = mask >> first
-            end = first + ((run ^ (run + 1)).bit_length() - 1)
+            first, end = first_run(mask)
             mask &= ~fill.mask(first, end)
             fill.pins += 1
             if fill.place.cache_file is not None:
@@ -281,9 +284,7 @@ class Engine:
 
     async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
         while missing := fill.mask(first, end) & ~fill.ready:
-            at = (missing & -missing).bit_length() - 1
-            run = missing >> at
-            stop = at + ((run ^ (run + 1)).bit_length() - 1)
+            at, stop = first_run(missing)
             await self._racer.fetch(fill, at, stop, report)
             if place.cache_file is not None:
                 self._writeback.add(fill, place.cache_file, place.cache_block, (at, stop))

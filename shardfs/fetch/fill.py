@@ -4,14 +4,14 @@ A `Fill` is filled by jobs (from disk or nodes) and read by many. Blocks become 
 verified; they never change afterwards. Guarded by the event loop: methods have no checkpoints but `wait`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import trio
 
 from shardfs.cache import CacheFile
 from shardfs.cache.memory import Slot
-from shardfs.core.chunk import ChunkHeader, block_count, header_size, parse_header, parse_pointer, verify_block
+from shardfs.core.chunk import ChunkHeader, block_count, header_size, matching_until, parse_header, parse_pointer
 from shardfs.core.digest import Digest
 from shardfs.core.pointer import Pointer
 from shardfs.errors import InvalidFormat
@@ -22,6 +22,13 @@ POINTERS_MAX = 4
 RunKey: TypeAlias = tuple[Digest, int, int, int, int]
 Pointers: TypeAlias = dict[str, Pointer]
 """By the node that holds them."""
+
+
+def first_run(mask: int) -> tuple[int, int]:
+    """First and end of the lowest run of ones in `mask`, which is not 0."""
+    first = (mask & -mask).bit_length() - 1
+    run = mask >> first
+    return first, first + (run ^ (run + 1)).bit_length() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +46,19 @@ class ChunkPlace:
     cache_block: int
     first: int = 0
     end: int | None = None
+    blocks: int = field(init=False, compare=False)
+    length: int = field(init=False, compare=False)
+    """Plain bytes of the run."""
+    key: RunKey = field(init=False, compare=False)
+    """Equal for equal bytes, whichever file they are wanted for. A manifest may lie about sizes, so they count."""
 
-    @property
-    def blocks(self) -> int:
+    def __post_init__(self) -> None:
         end = block_count(self.plain_size, self.block_size) if self.end is None else self.end
-        return end - self.first
-
-    @property
-    def length(self) -> int:
-        """Plain bytes of the run."""
-        return min(self.blocks * self.block_size, self.plain_size - self.first * self.block_size)
-
-    @property
-    def key(self) -> RunKey:
-        """Equal for equal bytes, whichever file they are wanted for. A manifest may lie about sizes, so they count."""
-        return self.digest, self.plain_size, self.block_size, self.first, self.blocks
+        blocks = end - self.first
+        given = object.__setattr__
+        given(self, "blocks", blocks)
+        given(self, "length", min(blocks * self.block_size, self.plain_size - self.first * self.block_size))
+        given(self, "key", (self.digest, self.plain_size, self.block_size, self.first, blocks))
 
 
 class Fill:
@@ -118,6 +123,11 @@ class Fill:
         base = self.header_size + self.place.first * self.place.block_size
         return base + first * self.place.block_size, base + min(end * self.place.block_size, self.place.length)
 
+    def whole_blocks(self, end: int) -> int:
+        """How many of the run's blocks, from its first on, end at or before byte `end` of the stored object (raw)."""
+        plain = end - self.header_size - self.place.first * self.place.block_size
+        return self.blocks if plain >= self.place.length else max(0, plain) // self.place.block_size
+
     def stored(self, view: memoryview, start: int, end: int) -> memoryview:
         """Where bytes [start, end) of the stored object (raw codec) land in a slot's `view`."""
         return view[self._base + start : self._base + end]
@@ -138,20 +148,39 @@ class Fill:
             self.pointers[node] = pointer
         return pointer
 
-    def accept(self, block: int, plain: memoryview, *, in_place: bool) -> None:
-        """Verify `plain` as block `block` and make it readable; InvalidFormat if it is not.
+    def matching_until(self, first: int, end: int, memory: memoryview) -> int:
+        """The first block of [first, end) that a slot's `memory` does not hold as the header says, else `end`.
 
-        `in_place` says that `plain` is this fill's own memory; otherwise it is copied there once verified.
+        What is readable already is not looked at again: it never changes.
         """
-        self.check(block, plain)
-        if not in_place:
-            self.block_view(block, block + 1)[:] = plain
-        self.mark_ready(1 << block)
+        if self.header is None:
+            return first
+        skip = self.place.first
+        at = first
+        while wanted := self.mask(at, end) & ~self.ready:
+            start, stop = first_run(wanted)
+            plain = self.stored(memory, *self.stored_range(start, stop))
+            good = matching_until(self.header, skip + start, skip + stop, plain) - skip
+            if good < stop:
+                return good
+            at = stop
+        return end
 
-    def check(self, block: int, plain: memoryview) -> None:
-        """Verify `plain` as block `block` without making it readable."""
-        if self.header is None or not verify_block(self.header, self.place.first + block, plain):
-            raise InvalidFormat(f"chunk {self.place.digest}: block {block} does not match its digest")
+    def accept(self, first: int, end: int, memory: memoryview) -> int:
+        """Make blocks [first, end), which match, readable from a slot's `memory`; return how many bytes are new.
+
+        They are copied unless that is the fill's own slot.
+        """
+        new = 0
+        fresh = wanted = self.mask(first, end) & ~self.ready
+        while wanted:
+            start, stop = first_run(wanted)
+            wanted &= ~self.mask(start, stop)
+            if memory is not self.slot.view:
+                self.block_view(start, stop)[:] = self.stored(memory, *self.stored_range(start, stop))
+            new += min(stop * self.place.block_size, self.place.length) - start * self.place.block_size
+        self.mark_ready(fresh)
+        return new
 
     def mark_ready(self, mask: int) -> None:
         """Blocks of `mask` are verified and in place."""

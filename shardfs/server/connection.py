@@ -1,12 +1,15 @@
 """One client's connection: heads through h11, bodies by sendfile and recv_into, and a time limit on each wait.
 
 `send_file` asks the kernel to move bytes from the page cache to the socket. The call runs in a thread because it may
-have to wait for the disk, but on a socket that does not block: what waits for the client is the event loop. So a
-stalled client holds a connection and a descriptor until its time is over, and never a thread.
+have to wait for the disk, but on a socket that does not block. A client that keeps up is waited for in the thread, for
+a tenth of a second at most and only while other threads are idle; what waits for all others is the event loop. So a
+stalled client holds a connection and a descriptor until its time is over, and a thread for 10 ms.
 """
 
 import os
+import select
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -24,7 +27,8 @@ _LINGER_SECONDS = 2.0
 _LINGER_READ_BYTES = 64 * 1024
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 _WAKE_BYTES = 256 * 1024
-_AGAIN = -1
+_STAY_SECONDS = 0.1  # of a thread, for one client that takes what it is sent
+_KEEPS_UP_SECONDS = 0.01
 
 Headers = Sequence[tuple[str, str]]
 
@@ -158,17 +162,15 @@ class Connection:
         at = start
         with time_limit(self._options.body_seconds(end - start)):
             while at < end:
+                stay = _STAY_SECONDS if disk.idle else 0.0
                 try:
-                    count = await disk.run(_send_some, self._sock.fileno(), file, at, end - at)
+                    count = await disk.run(_send_some, self._sock.fileno(), file, at, end, stay)
                 except ConnectionError as error:
                     raise Gone(str(error)) from error
-                if count == _AGAIN:
+                at += count
+                self._metrics.sent.inc(count)
+                if at < end:
                     await trio.lowlevel.wait_writable(self._sock)
-                elif count == 0:
-                    raise OSError(f"the object ends at {at} instead of {end}")
-                else:
-                    at += count
-                    self._metrics.sent.inc(count)
 
     async def linger(self) -> None:
         """After the last answer, before the close: let it arrive. Closing over unread bytes would reset it away."""
@@ -188,9 +190,26 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise Gone("too slow")
 
 
-def _send_some(sock: int, file: int, at: int, size: int) -> int:
-    """One sendfile: bytes sent, 0 at the end of the file, _AGAIN when the socket is full."""
-    try:
-        return os.sendfile(sock, file, at, size)
-    except BlockingIOError:
-        return _AGAIN
+def _send_some(sock: int, file: int, start: int, end: int, stay_seconds: float) -> int:
+    """Send bytes [start, end) until the socket stays full; return how many went.
+
+    Every return costs a change of threads, so a client that keeps up is waited for here, `stay_seconds` in all.
+    """
+    at = start
+    writable: select.poll | None = None
+    until = time.monotonic() + stay_seconds
+    while at < end:
+        try:
+            count = os.sendfile(sock, file, at, end - at)
+        except BlockingIOError:
+            if writable is None:
+                writable = select.poll()
+                writable.register(sock, select.POLLOUT)
+            left = min(until - time.monotonic(), _KEEPS_UP_SECONDS)
+            if left <= 0 or not writable.poll(left * 1000):
+                break
+            continue
+        if count == 0:
+            raise OSError(f"the object ends at {at} instead of {end}")
+        at += count
+    return at - start

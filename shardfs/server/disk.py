@@ -19,5 +19,10 @@ class Disk:
     def __init__(self, threads_max: int) -> None:
         self._limiter = trio.CapacityLimiter(threads_max)
 
+    @property
+    def idle(self) -> bool:
+        """Whether at least half of the threads have nothing to do."""
+        return self._limiter.borrowed_tokens * 2 <= self._limiter.total_tokens
+
     async def run(self, call: Callable[[*_A], _T], *args: *_A) -> _T:
         return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)

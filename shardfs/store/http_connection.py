@@ -18,7 +18,8 @@ from shardfs.store.http_wire import Wire
 
 HEAD_BYTES_MAX = 64 * 1024
 INTERIM_MAX = 10
-WAKE_BYTES = 256 * 1024
+WAKE_BYTES = 256 * 1024  # first, so that whoever waits for the beginning has it soon
+NEXT_WAKE_BYTES = 512 * 1024  # each waking up costs about as much as hashing that
 LARGE_BYTES = 2 * WAKE_BYTES
 _HEAD_READ_BYTES = 4096  # small: what comes with the head of the body is copied
 _DRAIN_READ_BYTES = 64 * 1024
@@ -161,7 +162,7 @@ class HttpConnection:
         large = len(view) - done >= LARGE_BYTES
         while done < len(view):
             if large:
-                self._wire.wake_at(min(WAKE_BYTES, len(view) - done))
+                self._wire.wake_at(min(WAKE_BYTES if done < WAKE_BYTES else NEXT_WAKE_BYTES, len(view) - done))
             try:
                 count = await self._wire.receive_into(view[done:])
             except OSError as error:

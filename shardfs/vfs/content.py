@@ -6,9 +6,9 @@ One `Content` serves all handles of an inode, so that several readers of one fil
 from shardfs.cache import DiskCache
 from shardfs.core.manifest import FileEntry, Manifest
 from shardfs.core.ranges import clamp, spans
-from shardfs.core.readahead import NOTHING, Plan, ReadAheadOptions
+from shardfs.core.readahead import NOTHING, WHOLE, Plan, ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
-from shardfs.fetch import Engine
+from shardfs.fetch import ChunkPlace, Engine
 from shardfs.vfs.places import Places, cache_content, model_readahead
 
 __all__ = ["Content", "cache_content", "model_readahead"]
@@ -33,6 +33,7 @@ class Content:
         self._disk = disk
         self._file = Places(manifest, entry, engine, disk)
         self._following: tuple[int, Places] | None = None
+        self._current: tuple[int, ChunkPlace | None] = (-1, None)
         if isinstance(readahead, ReadAheadOptions):
             readahead = model_readahead(manifest, engine, readahead)
         self._model = readahead
@@ -50,14 +51,14 @@ class Content:
         if not length:
             return _ZEROS[:0]
         plan = self._model.observe(self._number, offset, length)
-        parts = list(spans(offset, length, self._file.run_size))
-        if plan is not NOTHING:
+        if plan is not NOTHING and plan is not WHOLE:
             self._follow(plan, offset, offset + length)
-        if len(parts) == 1:
-            return await self._part(parts[0].chunk, parts[0].start, length, plan.whole)
+        run, start = divmod(offset, self._file.run_size)
+        if start + length <= self._file.run_size:
+            return await self._part(run, start, length, plan.whole)
         whole = memoryview(bytearray(length))
         at = 0
-        for part in parts:
+        for part in spans(offset, length, self._file.run_size):
             # Every run but the last is read to its end.
             view = await self._part(part.chunk, part.start, part.length, plan.whole)
             whole[at : at + part.length] = view
@@ -129,7 +130,9 @@ class Content:
         return self._following[1]
 
     async def _part(self, run: int, start: int, length: int, whole: bool) -> memoryview:
-        place = self._file.place(run)
+        if run != self._current[0]:  # the kernel asks for a chunk in several pieces
+            self._current = run, self._file.place(run)
+        place = self._current[1]
         if place is None:
             return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
         return await self._engine.read(place, start, length, whole=whole)
