@@ -108,10 +108,18 @@ def parse_hdfs(text: str) -> HdfsPlace:
 def parse_webhdfs(text: str) -> HdfsPlace:
     """What a `webhdfs://` url says; its authority always has a port. UsageError names what is wrong."""
     place = _parse_hadoop(text)
-    if "%" in place.path:
-        raise UsageError(f"url {text!r}: WebHDFS servers disagree about a % in a path; use hdfs:// or another folder")
+    if not webhdfs_takes(place.path):
+        raise UsageError(f"url {text!r}: WebHDFS servers disagree about that path; use hdfs:// or another folder")
     host, _, port = place.authority.partition(":")
     return HdfsPlace(f"{host}:{port or WEBHDFS_PORT}", place.path)
+
+
+def webhdfs_takes(path: str) -> bool:
+    """Whether every DataNode understands the path: old ones decode a % twice, and garble what is not ASCII beside a +.
+
+    The garbled path may be that of another file.
+    """
+    return "%" not in path and ("+" not in path or path.isascii())
 
 
 def _parse_hadoop(text: str) -> HdfsPlace:

@@ -6,7 +6,7 @@ NameNode has noticed; whoever asks again may be sent to another copy. `hdfs://` 
 quicker: this is for networks that do not let it through.
 
 WebHDFS has no `hsync`: docs/SEMANTICS.md says what follows. The folder of the node is made when its parent exists.
-Names with a % are refused: DataNodes before Hadoop 3 decode paths twice, and would open another file.
+Names that old DataNodes garble (`webhdfs_takes`) are refused: they might open another file.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ import trio
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
-from shardfs.core.location import HdfsPlace
+from shardfs.core.location import HdfsPlace, webhdfs_takes
 from shardfs.core.names import check_path
 from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
@@ -212,8 +212,8 @@ class WebHdfsStore:
     def _path(self, key: ObjectKey | ExternalPath) -> str:
         if not isinstance(key, ExternalPath):
             return f"{self._root}/{key}"
-        if "%" in key:
-            raise UsageError(f"node {self._node}: WebHDFS servers disagree about the % in {key}; use hdfs://")
+        if not webhdfs_takes(key):
+            raise UsageError(f"node {self._node}: WebHDFS servers disagree about the name {key}; use hdfs://")
         return f"/{key}"
 
     def _missing(self, key: ObjectKey | ExternalPath) -> NotFound:

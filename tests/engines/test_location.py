@@ -20,7 +20,8 @@ GOOD = {
     "hdfs://service/a/b/": HdfsPlace("service", "/a/b"),
     "webhdfs://nn/models": HdfsPlace("nn:9870", "/models"),
     "webhdfs://nn:/models": HdfsPlace("nn:9870", "/models"),
-    "webhdfs://nn:50070/a%20b/": HdfsPlace("nn:50070", "/a b"),
+    "webhdfs://nn:50070/a%20b+/": HdfsPlace("nn:50070", "/a b+"),
+    "webhdfs://nn/ü/": HdfsPlace("nn:9870", "/ü"),
 }
 BAD = {
     "s3://": "cannot be the name of a bucket",
@@ -52,10 +53,11 @@ BAD = {
     "webhdfs://": "names no NameNode",
     "webhdfs://h:9870/": "name a folder below the root, such as webhdfs://h:9870/models",
     "webhdfs://h:0x1/p": "Port could not be cast",
-    "webhdfs://h/a%2541": "disagree about a % in a path",
+    "webhdfs://h/a%2541": "WebHDFS servers disagree about that path",
+    "webhdfs://h/a+%C3%BC": "WebHDFS servers disagree about that path",
     "webhdfs://h/p?user.name=x": r"neither \? nor #",
     "webhdfs://u:secret@h/p": "must not hold a user or password",
-    "swebhdfs://h:9871/p": "must begin with one of http://, https://, file://, s3://, hdfs://, webhdfs://, dav://, davs",
+    "swebhdfs://h:9871/p": "must begin with one of http://, https://, file://, s3://, hdfs://, webhdfs://, dav://",
 }
 
 
