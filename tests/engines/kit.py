@@ -84,11 +84,8 @@ class OverHttp(Engine):
     def about(self) -> dict[str, Any]:  # type: ignore[override]
         return self._hdfs.about
 
-    def start(self) -> str:
-        return self._hdfs.start()
-
-    def stop(self) -> str:
-        return self._hdfs.stop()
+    def _call(self, action: str) -> str:
+        return self._hdfs._call(action)
 
     @property
     def url(self) -> str:
