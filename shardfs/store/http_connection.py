@@ -20,6 +20,8 @@ HEAD_BYTES_MAX = 64 * 1024
 INTERIM_MAX = 10
 WAKE_BYTES = 256 * 1024  # first, so that whoever waits for the beginning has it soon
 NEXT_WAKE_BYTES = 512 * 1024  # each waking up costs about as much as hashing that
+PIECE_BYTES = 320 * 1024  # the first one: a block and its chunk's header. Whoever waits for them goes before the rest
+NEXT_PIECE_BYTES = 1024 * 1024  # copying more at a time would hold up everybody else for a millisecond
 LARGE_BYTES = 2 * WAKE_BYTES
 _HEAD_READ_BYTES = 4096  # small: what comes with the head of the body is copied
 _DRAIN_READ_BYTES = 64 * 1024
@@ -161,10 +163,11 @@ class HttpConnection:
         # For little it costs more than it saves: each change of the mark makes the kernel go through what has arrived.
         large = len(view) - done >= LARGE_BYTES
         while done < len(view):
+            wake, piece = (WAKE_BYTES, PIECE_BYTES) if done < WAKE_BYTES else (NEXT_WAKE_BYTES, NEXT_PIECE_BYTES)
             if large:
-                self._wire.wake_at(min(WAKE_BYTES if done < WAKE_BYTES else NEXT_WAKE_BYTES, len(view) - done))
+                self._wire.wake_at(min(wake, len(view) - done))
             try:
-                count = await self._wire.receive_into(view[done:])
+                count = await self._wire.receive_into(view[done : done + piece])
             except OSError as error:
                 raise Broken(f"{error.strerror or error} after {done} of {len(view)} bytes") from error
             if count == 0:

@@ -2,7 +2,8 @@
 
 The plan is a JSON list of {"path", "offset", "length", "open", "raw": [port, target, start, end]}. `open` says that the
 time of opening the file counts; otherwise it is open already, as the connections of the raw requests are. The two take
-turns in going first, so that neither profits from what the other has warmed on the node.
+turns in going first, so that neither profits from what the other has warmed on the node. Before each there is a short
+rest: opening a file makes the mount fetch the rest of its chunk, and that must not be part of the next sample.
 """
 
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.programs.wire import HEAD_BYTES, connect, fetch
+
+REST_SECONDS = 0.03
 
 
 class Mounted:
@@ -54,9 +57,11 @@ def main() -> None:
         files.prepare(item)
 
     def by_mount(item: dict[str, Any]) -> None:
+        time.sleep(REST_SECONDS)
         mounted.append(files.seconds(item))
 
     def by_request(port: int, target: str, start: int, end: int) -> None:
+        time.sleep(REST_SECONDS)
         started = time.monotonic()
         fetch(sockets[port], target, start, end, buffer)
         raw.append(time.monotonic() - started)
