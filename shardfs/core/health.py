@@ -50,9 +50,15 @@ class NodeHealth:
         self._pace: float | None = None
 
     def answered(self, now: float, latency_seconds: float, *, pace: float | None = None) -> None:
-        """The node delivered; `latency_seconds` from the request to its first useful byte.
+        """The node delivered; the arguments are those of `measured`."""
+        self.measured(now, latency_seconds, pace=pace)
+        self.recovered(now)
 
-        `pace`: seconds for each further byte, where enough came to tell.
+    def measured(self, now: float, latency_seconds: float, *, pace: float | None = None) -> None:
+        """How quickly the node was seen to answer, whether or not anybody waited for the end of it.
+
+        `latency_seconds` from the request to its first useful byte. `pace`: seconds for each further byte, where
+        enough came to tell.
         """
         expected = self.expected_latency(now)
         if pace is not None:
@@ -61,7 +67,6 @@ class NodeHealth:
         self._latencies.append(latency_seconds)
         self._mean = latency_seconds if expected is None else expected + (latency_seconds - expected) / 8
         self._measured_at = now
-        self.recovered(now)
 
     def recovered(self, now: float) -> None:
         """The node answered (a probe, say): no longer suspect, unless it is put aside for wrong bytes."""

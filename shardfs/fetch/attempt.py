@@ -64,8 +64,8 @@ class Attempt:
         self._metrics = metrics
         self._fleet = fleet
         start, end = fill.stored_range(*blocks)
-        self._bytes = end - start
-        store.inflight_bytes += self._bytes
+        self.size_bytes = end - start
+        store.inflight_bytes += self.size_bytes
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -81,7 +81,7 @@ class Attempt:
             self.failure = error
             self._metrics.failures.labels(self.server.node).inc()
         finally:
-            self.server.inflight_bytes -= self._bytes
+            self.server.inflight_bytes -= self.size_bytes
             self._ended.set()
             self._ring()
 
@@ -208,9 +208,9 @@ class Attempt:
             raise await external_failure(self.server, pointer, error) from error
 
     def _serve_from(self, server: WatchedStore) -> None:
-        self.server.inflight_bytes -= self._bytes
+        self.server.inflight_bytes -= self.size_bytes
         self.server = server
-        server.inflight_bytes += self._bytes
+        server.inflight_bytes += self.size_bytes
 
     def _landed(self, end: int) -> None:
         """The object's bytes up to `end` are in memory: verify what became whole."""

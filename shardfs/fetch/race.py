@@ -1,12 +1,13 @@
 """Blocks of a chunk from whichever copy delivers them first, verified.
 
 The best node is asked alone. If it fails, the next takes over at once and asks only for what is still missing. If it
-falls silent for the hedge delay (no new verified block, at the start or in the middle), the next node is asked as
-well, into other memory; whoever of the two gets ahead goes on alone and the other is cancelled, so that a late or
-lying answer can never touch memory that readers already see. If both stay silent the older one makes room for a third
-node. When nobody is left to ask, or nothing has come for a while, the round is given up and the next begins after a
-jittered pause with the nodes ordered anew and twice the patience, until the caller's deadline. A node that has no good
-copy is not asked again for this chunk, and one that a whole deadline was wasted on not before it has answered somebody.
+falls silent for the hedge delay (no new verified block, at the start or in the middle), or trickles so that it takes
+four times as long as the next node would, that one is asked as well, into other memory; whoever of the two gets ahead
+goes on alone and the other is cancelled, so that a late or lying answer can never touch memory that readers already
+see. If both stay silent the older one makes room for a third node. When nobody is left to ask, or nothing has come for
+a while, the round is given up and the next begins after a jittered pause with the nodes ordered anew and twice the
+patience, until the caller's deadline. A node that has no good copy is not asked again for this chunk, and one that a
+whole deadline was wasted on not before it has answered somebody.
 
 Choreography as in "happy eyeballs" (RFC 8305; trio's open_tcp_stream), with stall detection instead of a head start.
 """
@@ -14,6 +15,7 @@ Choreography as in "happy eyeballs" (RFC 8305; trio's open_tcp_stream), with sta
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 import trio
 
@@ -34,6 +36,8 @@ ROUND_PAUSE_MAX_SECONDS = 0.4
 PATIENCE_FIRST_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.25
 CLEAR_LEAD_BLOCKS = 2
+SLOW_FACTOR = 4.0
+SLOW_SECONDS_MIN = 0.1
 WRONG_ANSWERS_MAX = 2
 
 
@@ -234,7 +238,13 @@ class Round:
     def _alone_until(self, lead: Attempt, other: WatchedStore | None) -> float:
         if other is None:
             return lead.progress_at + self._patience
-        return max(lead.progress_at, self._quiet_since) + self._delay(lead)
+        silent = max(lead.progress_at, self._quiet_since) + self._delay(lead)
+        return min(silent, max(self._slow_at(lead, other), self._quiet_since + self._delay(lead)))
+
+    def _slow_at(self, lead: Attempt, other: WatchedStore) -> float:
+        """When a lead that trickles has taken so much longer than `other` would that it may as well be silent."""
+        usual = other.health.expected_seconds(trio.current_time(), lead.size_bytes)
+        return inf if usual is None else lead.started_at + max(SLOW_SECONDS_MIN, SLOW_FACTOR * usual)
 
     async def _watch_both(self, lead: Attempt, rival: Attempt) -> None:
         """Wait until one of the two gets ahead; make room for a third node when both are silent."""
@@ -302,10 +312,15 @@ class Round:
 
     async def _give_up(self, attempt: Attempt) -> None:
         """Stop an attempt that was too slow, unless it comes to an end by itself in that moment."""
+        now = trio.current_time()
+        silence = now - attempt.progress_at
         await attempt.stop()
         if not attempt.done and attempt.failure is None:
-            reason = f"silent for {trio.current_time() - attempt.progress_at:.2f} s"
-            attempt.server.late(reason)
+            if silence < self._delay(attempt):  # it is alive, and its pace is known from now on
+                reason = f"slow, {now - attempt.started_at:.2f} s"
+            else:
+                reason = f"silent for {silence:.2f} s"
+                attempt.server.late(reason)
             attempt.failure = Unavailable(attempt.server.node, reason)
 
     async def _stall(self, *attempts: Attempt) -> None:

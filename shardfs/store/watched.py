@@ -21,6 +21,9 @@ from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalSource, E
 PACE_BYTES = 1024 * 1024
 """Answers of this size tell how quickly a node sends; smaller ones mostly how quickly it begins."""
 
+PACE_SECONDS = 0.05
+"""So does an answer of any size that has gone on for so long."""
+
 
 class WatchedStore:
     """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop.
@@ -102,26 +105,38 @@ class WatchedStore:
     def _source(self) -> ExternalSource:
         if not isinstance(self._store, ExternalSource):
             raise UsageError(
-                f"node {self.node} is no place of other people's files; nodes of kind s3, hdfs, dav and file are"
+                f"node {self.node} is no place of other people's files; "
+                "nodes of kind s3, hdfs, webhdfs, dav and file are"
             )
         return self._store
 
     async def _timed(
         self, arrived: Callable[[int], None] | None, get: Callable[[Callable[[int], None]], Awaitable[int]]
     ) -> int:
-        """A `get`, of which health learns how long its first bytes took."""
+        """A `get`, of which health learns how long its first bytes took and how quickly the others came.
+
+        Also when it is cancelled halfway: the node that was too slow for us must not look like one never asked.
+        """
         started = trio.current_time()
         first_byte: float | None = None
+        seen = 0
 
         def watch(count: int) -> None:
-            nonlocal first_byte
+            nonlocal first_byte, seen
+            seen = count
             if first_byte is None:
                 first_byte = trio.current_time()
             if arrived is not None:
                 arrived(count)
 
-        with self._judged():
-            count = await get(watch)
+        try:
+            with self._judged():
+                count = await get(watch)
+        except trio.Cancelled:
+            now = trio.current_time()
+            if first_byte is not None and now - first_byte >= PACE_SECONDS:
+                self.health.measured(now, first_byte - started, pace=(now - first_byte) / seen)
+            raise
         now = trio.current_time()
         first_byte = now if first_byte is None else first_byte
         pace = (now - first_byte) / count if count >= PACE_BYTES else None

@@ -267,3 +267,13 @@ def test_readers_share_the_copies_evenly_under_load():
         best = ask_order([candidate(n, inflight=inflight[n]) for n in "abc"], turn % 7 / 7)[0]
         inflight[best] += MIB4
     assert set(inflight.values()) == {100 * MIB4}
+
+
+def test_a_pace_seen_halfway_counts_and_recovers_nothing():
+    health = NodeHealth()
+    health.failed(1.0, "silent", 0.0)
+    health.measured(2.0, 0.01, pace=1e-6)
+    assert health.suspect
+    assert health.expected_seconds(2.0, 1_000_000) == pytest.approx(0.01 + 1 / 1)
+    health.answered(2.0, 0.01, pace=1e-6)
+    assert not health.suspect

@@ -85,6 +85,36 @@ async def test_a_lead_that_comes_back_keeps_the_race(autojump_clock):
     assert world.fleet[first[0]].available
 
 
+async def test_a_lead_that_trickles_is_overtaken_and_remembered(autojump_clock):
+    """Never silent for long, and never done: four times what the other copy would need is enough."""
+    world = World(sizes=[RUN] * 12, slots=16)
+    slow = world.owners(0)[0]
+    shared = [chunk for chunk in range(1, 12) if slow in world.owners(chunk)]
+    assert len(shared) > 3
+    async with world.running():
+        for name in world.names:
+            world.fleet[name].health.answered(trio.current_time(), 0.001, pace=1e-9)
+        world.fleet[slow].health.answered(trio.current_time(), 0.0001)  # the one to ask, as far as is known
+        world.nodes[slow].bandwidth = BLOCK / 0.02  # a block each 20 ms: 0.16 s in all
+        assert 0.1 < await world.read(world.place(0)) < 0.11
+        assert world.metrics.total(world.metrics.hedges) == 1
+        assert world.fleet[slow].available  # it did answer: no probes, nothing to recover from
+        for chunk in shared:
+            assert await world.read(world.place(chunk)) < 0.01
+    assert world.nodes[slow].asked.total() == 1
+
+
+async def test_slow_nodes_alone_are_not_chased(autojump_clock):
+    """All copies trickle: asking the others as well would only make it worse."""
+    world = World(sizes=[RUN] * 6, slots=8, bandwidth=BLOCK / 0.02)
+    async with world.running():
+        for name in world.names:
+            world.fleet[name].health.answered(trio.current_time(), 0.001, pace=0.02 / BLOCK)
+        for chunk in range(6):
+            assert await world.read(world.place(chunk)) < 0.2
+    assert world.metrics.total(world.metrics.hedges) == 0
+
+
 async def test_blocks_of_a_rival_that_fails_later_are_not_fetched_again(autojump_clock):
     world = World(nodes=4, replicas=3)
     order: list[str] = []
