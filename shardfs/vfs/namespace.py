@@ -8,6 +8,7 @@ does so for `wait_seconds` at most, and not at all while no node answers: what w
 import logging
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -55,10 +56,16 @@ class Namespace:
         self._wanted = trio.Event()
         self._asked = trio.Event()
         self._trees: dict[bytes, Tree] = {}
+        self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the names fresh until cancelled."""
-        task_status.started()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await self._keep_fresh()
+
+    async def _keep_fresh(self) -> None:
         while True:
             await self._wanted.wait()
             started = trio.current_time()
@@ -126,6 +133,8 @@ class Namespace:
         if self._failing:
             self._wanted.set()
             return self._models.get(model)
+        if known:
+            self._expect(self._models[model])
         with trio.move_on_after(self._options.wait_seconds):
             try:
                 view = await self._catalog.refs(model)
@@ -136,6 +145,16 @@ class Namespace:
             self._take(model, view.models.get(model))
         self._note_looked(model, now)
         return self._models.get(model)
+
+    def _expect(self, ref: RefName) -> None:
+        """Most likely `ref` is still the newest: its manifest comes while that is asked, which saves a round trip."""
+
+        async def fetch() -> None:
+            with suppress(ShardfsError):  # whoever needs it will be told
+                await self._catalog.manifest(ref.manifest)
+
+        if self._nursery is not None and _tree_key(ref) not in self._trees:
+            self._nursery.start_soon(fetch)
 
     def _take(self, model: str, ref: RefName | None) -> None:
         """What was found for one model; a name that is gone or new changes the sorted names too."""
@@ -159,10 +178,11 @@ class Namespace:
 
     async def tree(self, ref: RefName) -> Tree:
         """The generation's tree. NoCopy when no node has the manifest."""
-        key = f"{ref.key}".encode()
+        key = _tree_key(ref)
         tree = self._trees.pop(key, None)
         if tree is None:
-            tree = Tree(ref, await self._catalog.manifest(ref.manifest))
+            manifest = await self._catalog.manifest(ref.manifest)
+            tree = self._trees.pop(key, None) or Tree(ref, manifest)  # another may have waited for it too
         self._trees[key] = tree
         while len(self._trees) > self._options.trees_max:
             del self._trees[next(iter(self._trees))]
@@ -178,6 +198,10 @@ class Namespace:
         self._failing = False
         if models != self._models:
             self._models, self._sorted = dict(models), sorted(models)
+
+
+def _tree_key(ref: RefName) -> bytes:
+    return f"{ref.key}".encode()
 
 
 def _parse(path: str) -> ModelName | None:

@@ -165,6 +165,25 @@ async def test_names_are_believed_for_the_refresh_time_only(autojump_clock):
         assert await walk(fs, "m") != before
 
 
+async def test_a_known_name_costs_one_round_trip_for_name_and_manifest(autojump_clock):
+    world = World()
+    for number in range(3):
+        world.publish(f"m{number}", b"one")
+    async with world.filesystem(fresh=False) as fs:
+        await fs._namespace.models()
+        for store in world.stores:
+            store.faults.append(Fault(op="list", delay=0.3))
+            store.faults.append(Fault(op="read", delay=0.3))
+        for number in range(3):
+            await trio.sleep(1)
+            started = trio.current_time()
+            await walk(fs, f"m{number}")
+            assert trio.current_time() - started < 0.35
+        world.publish("m0", b"two", generation=2)  # not what was expected: then it takes both, and is right
+        await trio.sleep(1)
+        assert await content(fs, await walk(fs, "m0")) == b"two"
+
+
 async def test_nodes_that_hang_do_not_make_names_wait(autojump_clock):
     """What was known is shown, after a bounded wait; new names come with the nodes."""
     world = World()
