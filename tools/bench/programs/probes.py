@@ -31,17 +31,19 @@ class Mounted:
         elif item["path"] not in self._handles:
             self._handles[item["path"]] = os.open(item["path"], os.O_RDONLY)
 
-    def seconds(self, item: dict[str, Any]) -> float:
+    def seconds(self, item: dict[str, Any]) -> tuple[float, float]:
+        """With the opening, and without it."""
         path, length = item["path"], item["length"]
         started = time.monotonic()
         handle = os.open(path, os.O_RDONLY) if item["open"] else self._handles[path]
+        opened = time.monotonic()
         data = os.pread(handle, length, item["offset"])
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
         if item["open"]:
             os.close(handle)
         if len(data) != length:
             raise RuntimeError(f"{len(data)} of {length} bytes")
-        return seconds
+        return ended - started, ended - opened
 
 
 def main() -> None:
@@ -50,6 +52,7 @@ def main() -> None:
     buffer = memoryview(bytearray(largest + HEAD_BYTES))
     sockets: dict[int, socket.socket] = {item["raw"][0]: connect(item["raw"][0]) for item in plan}
     mounted: list[float] = []
+    after: list[float] = []
     raw: list[float] = []
 
     files = Mounted()
@@ -58,7 +61,9 @@ def main() -> None:
 
     def by_mount(item: dict[str, Any]) -> None:
         time.sleep(REST_SECONDS)
-        mounted.append(files.seconds(item))
+        whole, read = files.seconds(item)
+        mounted.append(whole)
+        after.append(read)
 
     def by_request(port: int, target: str, start: int, end: int) -> None:
         time.sleep(REST_SECONDS)
@@ -75,7 +80,7 @@ def main() -> None:
         else:
             by_request(*item["raw"])
             by_mount(item)
-    print(json.dumps({"mount": mounted, "raw": raw}), flush=True)
+    print(json.dumps({"mount": mounted, "after": after, "raw": raw}), flush=True)
 
 
 if __name__ == "__main__":
