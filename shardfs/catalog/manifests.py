@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _FILE_ENTRY_BYTES = 250  # what one decoded file entry occupies, about
+_SPARE_SHARE = 0.1  # of the folder's limit
 _INLINE_BYTES = 256 * 1024  # above this, decoding goes to a thread: it takes milliseconds
 
 
@@ -47,6 +49,7 @@ class Manifests:
         self._memory_bytes = 0
         self._coming: dict[Digest, trio.Lock] = {}
         self._warned = False
+        self._folder_bytes = inf  # at most so much is in it; not known before the first look
 
     async def get(self, digest: Digest) -> Manifest:
         """The manifest named `digest`. NoCopy lists why each node could not deliver it."""
@@ -159,7 +162,15 @@ class Manifests:
         if self._folder is None:
             return
         try:
-            await _in_thread(_write_file, self._folder, str(digest), data, self._options.folder_bytes)
+            await _in_thread(_write_file, self._folder, str(digest), data)
+            self._folder_bytes += len(data)
+            limit = self._options.folder_bytes
+            if self._folder_bytes > limit:
+                # To make room for several: looking through the folder for each of ten thousand manifests would take
+                # longer than fetching them.
+                spare = int(limit * _SPARE_SHARE)
+                keep = limit if len(data) > spare else limit - spare
+                self._folder_bytes = await _in_thread(_sweep, self._folder, keep)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -192,8 +203,8 @@ def _remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _write_file(folder: Path, name: str, data: bytes, folder_bytes: int) -> None:
-    """Whole or absent, by rename; then the longest unused go until the folder is within its limit."""
+def _write_file(folder: Path, name: str, data: bytes) -> None:
+    """Whole or absent, by rename."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
     try:
@@ -203,10 +214,16 @@ def _write_file(folder: Path, name: str, data: bytes, folder_bytes: int) -> None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sweep(folder: Path, bytes_max: int) -> int:
+    """The longest unused go until what is left has at most `bytes_max`; return how much that is."""
     with os.scandir(folder) as entries:
         kept = sorted(((e.stat().st_mtime, e.stat().st_size, e.path) for e in entries), reverse=True)
     total = 0
     for _, size, path in kept:
-        total += size
-        if total > folder_bytes:
+        if total + size > bytes_max:
             Path(path).unlink(missing_ok=True)
+        else:
+            total += size
+    return total

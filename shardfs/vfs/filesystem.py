@@ -30,13 +30,15 @@ from shardfs.vfs.tree import Tree
 class FileSystemOptions:
     """`name_seconds`: how long the kernel may believe a model name; `handles_max` bounds open files and listings.
 
-    `manifest_seconds`: how long a listing of models waits for what it needs to know of each.
+    A listing of models needs the manifest of each: it goes on while they come, at least one in `manifest_seconds`, for
+    `listing_seconds` at most.
     """
 
     name_seconds: float = 1.0
     handles_max: int = 65536
     manifests_at_once: int = 16
     manifest_seconds: float = 2.0
+    listing_seconds: float = 7.5
     readahead: ReadAheadOptions = field(default_factory=ReadAheadOptions)
 
 
@@ -215,8 +217,10 @@ class FileSystem:
                     found[name] = self._top(await self._namespace.tree(ref))
                 except (NoCopy, InvalidFormat):
                     return
+            patience.deadline = min(until, trio.current_time() + self._options.manifest_seconds)
 
-        with trio.move_on_after(self._options.manifest_seconds):
+        until = trio.current_time() + self._options.listing_seconds
+        with trio.move_on_after(self._options.manifest_seconds) as patience:
             async with trio.open_nursery() as nursery:
                 for name in children:
                     nursery.start_soon(look, name)

@@ -69,7 +69,9 @@ async def mount(
                 disk=parts.disk,
                 started=int(time.time()),
                 options=FileSystemOptions(
-                    manifest_seconds=min(_MANIFEST_SECONDS, patience), readahead=_readahead(reading)
+                    manifest_seconds=min(_MANIFEST_SECONDS, patience),
+                    listing_seconds=2 * patience,
+                    readahead=_readahead(reading),
                 ),
             )
             async with trio.open_nursery() as nursery:

@@ -516,3 +516,16 @@ async def test_a_listing_does_not_wait_for_manifests_for_ever(autojump_clock):
             store.faults.clear()
         await trio.sleep(5)
         assert await listing(fs, ROOT) == ["known", "unknown"]
+
+
+async def test_a_long_listing_goes_on_while_manifests_come(autojump_clock):
+    """Sixteen at a time, half a second each: longer than any one may take, and all are listed."""
+    world = World()
+    for number in range(100):
+        world.publish(f"m{number:02d}", b"%d" % number)
+    async with world.filesystem(fresh=False) as fs:
+        for store in world.stores:
+            store.faults.append(Fault(op="read", delay=0.5))
+        started = trio.current_time()
+        assert len(await listing(fs, ROOT)) == 100
+        assert trio.current_time() - started > FileSystemOptions().manifest_seconds
