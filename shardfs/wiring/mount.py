@@ -70,7 +70,7 @@ async def mount(
                 started=int(time.time()),
                 options=FileSystemOptions(
                     manifest_seconds=min(_MANIFEST_SECONDS, patience),
-                    listing_seconds=2 * patience,
+                    listing_seconds=2.8 * patience,  # with the names before it, within the deadline of one call
                     readahead=_readahead(reading),
                 ),
             )
