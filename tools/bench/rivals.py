@@ -54,14 +54,22 @@ class Served:
     process: "subprocess.Popen[bytes] | None"
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A mounted rival: the path of the model there, and its client's process."""
+
+    path: Path
+    pid: int
+
+
 def find(program: str) -> str | None:
     """Servers live where only root's PATH leads."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
 
 
 @contextmanager
-def running(world: World, rival: Rival, cache: Path) -> Iterator[Path]:
-    """Start the rival's server and mount; the path of the model there."""
+def running(world: World, rival: Rival, cache: Path) -> Iterator["Running"]:
+    """Start the rival's server and mount."""
     place = world.place("rival")
     place.mkdir()
     cache.mkdir(exist_ok=True)
@@ -78,7 +86,7 @@ def running(world: World, rival: Rival, cache: Path) -> Iterator[Path]:
         wait_for(lambda: is_mounted(place), client, f"{rival.name}: no mount")
         tune(place, KernelOptions())
         wait_for((place / MODEL).exists, client, f"{rival.name}: the file does not show")
-        yield place / MODEL
+        yield Running(place / MODEL, client.pid)
 
 
 def wait_for(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", what: str) -> None:

@@ -46,6 +46,8 @@ TARGETS = (
     _least("cold read, cache on disk", "peers.shardfs_cold", 2.0, "best peer"),
     _least("cold read, memory only", "cold.memory", 0.75, "cold ceiling"),
     _least("warm read", "warm.read", 0.75, "disk"),
+    _least("warm read", "peers.shardfs_warm", 2.0, "best peer"),
+    _most("daemon CPU, cold", "peers.cpu_shardfs", 1.0, "the best peer's"),
     _least("hot read", "warm.hot", 0.9, "memory"),
     _least("hot mmap walk", "warm.hot_mmap", 0.8, "memory"),
     _most("safetensors load_file, cold", "loaders.numpy", 1.3, "time of the cold read"),

@@ -135,7 +135,7 @@ def by_s3fs(world: World, s3: Engine, rival: Rival, size: int) -> Case:
     def scene() -> Iterator[cases.Timed]:
         cache = world.place("rival-cache")
         try:
-            with running(world, rival, cache) as path, reader("read", path) as child:
+            with running(world, rival, cache) as mount, reader("read", mount.path) as child:
                 yield lambda: run_reader(child, size)
         finally:
             shutil.rmtree(cache, ignore_errors=True)

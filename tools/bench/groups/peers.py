@@ -1,19 +1,21 @@
 """Other filesystems on the same bytes, beside shardfs, in the same rounds: cold, and warm where they keep a disk cache.
 
 Their servers have the file in memory, as shardfs' nodes do. Warm: a new mount over a full disk cache of which nothing
-is in memory. The plain local file, not in memory, is there for reference. Only with --peers.
+is in memory. The plain local file, not in memory, is there for reference. CPU is that of the client and its children
+(sshfs has ssh processes that decrypt), not of the servers. Only with --peers.
 """
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench import cases
-from bench.child import reader, run_reader
+from bench.child import Child, reader, run_reader
 from bench.context import Bench
 from bench.figures import Figures
-from bench.measure import Case, evict, files_below, fill, middle
+from bench.groups.daemon import CPU_KEY, cpu_seconds
+from bench.measure import GIB, Case, Results, evict, files_below, fill, middle
 from bench.rivals import RIVALS, S3_ONLY, Rival, find, running
 from bench.world import World
 
@@ -25,7 +27,8 @@ def run(bench: Bench) -> None:
     caches = {"shardfs": cases.filled_cache(world)}
     rounds = [
         cases.disk(world),
-        cases.cold(world, "shardfs cold"),
+        ours(world, "shardfs cold"),
+        ours(world, "shardfs, no cache cold", *cases.NO_CACHE),
         cases.warm(world, "shardfs warm", caches["shardfs"]),
         *(cold(world, rival) for rival in there),
     ]
@@ -50,8 +53,25 @@ def run(bench: Bench) -> None:
                 f"peers.{key(rival)}_{state}", f"{rival.name}, {state}", done.series(f"{rival.name} {state}"), size
             )
         best(figures, state, there)
-        ours = done.series(f"shardfs {state}")
-        figures.rate(f"peers.shardfs_{state}", f"shardfs, {state}", ours, size, limit=f"peers.best_{state}")
+        series = done.series(f"shardfs {state}")
+        figures.rate(f"peers.shardfs_{state}", f"shardfs, {state}", series, size, limit=f"peers.best_{state}")
+    series = done.series("shardfs, no cache cold")
+    figures.rate("peers.shardfs_memory", "shardfs, no cache, cold", series, size, limit="peers.best_cold")
+    cpu(figures, done, there)
+
+
+def cpu(figures: Figures, done: Results, there: list[Rival]) -> None:
+    """What the cold reads cost the clients."""
+    unit, least = "CPU s/GiB", "peers.cpu_best"
+    costs = {rival: done.series(f"{rival.name} cold", CPU_KEY) for rival in there}
+    for rival, values in costs.items():
+        figures.add(f"peers.cpu_{key(rival)}", f"CPU of {rival.name}, cold", unit, values, better="lower")
+    if measured := {rival: values for rival, values in costs.items() if values}:
+        thrifty = min(measured, key=lambda rival: middle(measured[rival]))
+        figures.add(least, f"the least ({thrifty.name})", unit, measured[thrifty], better="lower")
+    for name, figure in (("shardfs", "peers.cpu_shardfs"), ("shardfs, no cache", "peers.cpu_shardfs_memory")):
+        values = done.series(f"{name} cold", CPU_KEY)
+        figures.add(figure, f"CPU of {name}, cold", unit, values, better="lower", limit=least)
 
 
 def present(bench: Bench) -> list[Rival]:
@@ -82,18 +102,46 @@ def cold(world: World, rival: Rival) -> Case:
         fill([world.source])
         cache = world.place("rival-cache")
         try:
-            with running(world, rival, cache) as path, reader("read", path) as child:
-                yield lambda: run_reader(child, world.size)
+            with running(world, rival, cache) as mount, reader("read", mount.path) as child:
+                yield lambda: costed(world, mount.pid, child)
         finally:
             shutil.rmtree(cache, ignore_errors=True)
 
     return Case(f"{rival.name} cold", scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
 
 
+def ours(world: World, name: str, *options: str) -> Case:
+    @contextmanager
+    def scene() -> Iterator[cases.Timed]:
+        with world.mount(*options) as mount, reader("read", mount.model) as child:
+            yield lambda: costed(world, mount.pid, child)
+
+    return Case(name, scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
+
+
+def costed(world: World, pid: int, child: Child) -> dict[str, float]:
+    """A read, with the CPU that the client and its children took for it."""
+    before = family_cpu_seconds(pid)
+    seconds = run_reader(child, world.size)
+    return {"seconds": seconds, CPU_KEY: (family_cpu_seconds(pid) - before) / (world.size / GIB)}
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """User and system time so far of a process and all that descend from it."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    family = {pid}
+    while more := {one for one, parent in parents.items() if parent in family and one not in family}:
+        family |= more
+    return sum(cpu_seconds(one) for one in family)
+
+
 def full_cache(world: World, rival: Rival) -> Path:
     """A cache that the rival has filled by reading the model once."""
     cache = world.place("rival-cache")
-    with running(world, rival, cache) as path, reader("read", path) as child:
+    with running(world, rival, cache) as mount, reader("read", mount.path) as child:
         run_reader(child, world.size)
     return cache
 
@@ -102,7 +150,7 @@ def warm(world: World, rival: Rival, cache: Path) -> Case:
     @contextmanager
     def scene() -> Iterator[cases.Timed]:
         evict(files_below(cache))
-        with running(world, rival, cache) as path, reader("read", path) as child:
+        with running(world, rival, cache) as mount, reader("read", mount.path) as child:
             yield lambda: run_reader(child, world.size)
 
     return Case(f"{rival.name} warm", scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
