@@ -48,7 +48,7 @@ def test_a_node_is_killed_in_the_middle_of_a_read(cluster, big, place, way, logg
         assert_whole(reader.result(), big)
     # It is back: found to be well and used again without a new mount.
     cluster.start("b")
-    until(lambda: logged("node b answers again"), RETURN_SECONDS, "node b's return")
+    until(lambda: logged("node b answers again"), 10.0, "node b's return")
     forget_pages(place.path / "big.bin")
     cluster.kill("a")
     assert_whole(read(place.path / "big.bin", way), big)
