@@ -76,12 +76,6 @@ class Assignment:
     bytes: int
 
 
-def assign(placement: Placement, chunks: Iterable[tuple[Digest, int]], alive: set[str]) -> list[Assignment]:
-    """The load of each node when `choose` says who is asked. Chunks that nobody serves are node "" at the end."""
-    lengths = dict(chunks)
-    return sum_up(placement.cluster, lengths, choose(placement, lengths, alive))
-
-
 def choose(placement: Placement, lengths: Mapping[Digest, int], alive: set[str]) -> dict[Digest, str]:
     """Give each chunk of a plain size to that near owner in `alive` with the least bytes per weight so far.
 

@@ -18,8 +18,8 @@ from shardfs.core.chunk import (
     chunk_digest,
     header_size,
     make_header,
+    matching_until,
     parse_header,
-    verify_block,
     verify_chunk,
 )
 from shardfs.core.digest import Digest, digest_of
@@ -28,6 +28,12 @@ from shardfs.core.objects import size_limit, verify_object
 from shardfs.errors import InvalidFormat
 
 BLOCK = BLOCK_SIZE_MIN
+
+
+def matches(header, block: int, plain: bytes) -> bool:
+    return matching_until(header, block, block + 1, memoryview(plain)) == block + 1
+
+
 sizes = st.sampled_from([1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 77]) | st.integers(1, 6 * BLOCK)
 
 
@@ -51,7 +57,7 @@ def test_roundtrip(size, seed):
     for block in range(header.blocks):
         start, end = header.block_range(block, block + 1)
         assert end - start == block_length(size, BLOCK, block)
-        assert verify_block(header, block, data[start:end])
+        assert matches(header, block, data[start:end])
         pieces.append(data[start:end])
     assert b"".join(pieces) == plain
     assert header.block_range(0, header.blocks) == (header.size, len(data))
@@ -112,10 +118,21 @@ def test_blocks_of_another_place_do_not_verify():
     _, header = make_header(plain, BLOCK)
     for block in range(3):
         for other in range(3):
-            assert verify_block(header, block, plain[other * BLOCK : (other + 1) * BLOCK]) == (block == other)
-    assert not verify_block(header, 3, b"")
-    assert not verify_block(header, 10**9, plain[:BLOCK])
-    assert not verify_block(header, 0, b"")
+            assert matches(header, block, plain[other * BLOCK : (other + 1) * BLOCK]) == (block == other)
+    assert not matches(header, 3, b"")
+    assert not matches(header, 10**9, plain[:BLOCK])
+    assert not matches(header, 0, b"")
+
+
+def test_the_first_block_that_does_not_match_ends_it():
+    plain = bytearray(random.Random(5).randbytes(4 * BLOCK - 7))
+    _, header = make_header(bytes(plain), BLOCK)
+    assert matching_until(header, 0, 4, memoryview(plain)) == 4
+    assert matching_until(header, 1, 4, memoryview(plain)[BLOCK:]) == 4
+    assert matching_until(header, 2, 2, memoryview(b"")) == 2
+    plain[2 * BLOCK] ^= 1
+    assert matching_until(header, 0, 4, memoryview(plain)) == 2
+    assert matching_until(header, 3, 4, memoryview(plain)[3 * BLOCK :]) == 4
 
 
 def forged(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shardfs.core.cluster import Cluster, Node
 from shardfs.core.digest import Digest, digest_of
-from shardfs.core.placement import Assignment, Placement, assign, owner_counts
+from shardfs.core.placement import Assignment, Placement, choose, owner_counts, sum_up
 
 CHUNK = 4 * 1024 * 1024
 
@@ -20,6 +20,12 @@ def node(name: str, **options) -> Node:
 
 def cluster(*nodes: Node, replicas: int = 1) -> Placement:
     return Placement(Cluster(nodes, replicas, CHUNK))
+
+
+def assign(placement: Placement, chunks: list[tuple[Digest, int]], alive: set[str]) -> list[Assignment]:
+    """What each node serves of a whole load."""
+    lengths = dict(chunks)
+    return sum_up(placement.cluster, lengths, choose(placement, lengths, alive))
 
 
 def names(count: int, salt: str = "") -> list[Digest]:

@@ -24,7 +24,6 @@ from tests.mount.kit import MiB, forget_pages, runs, until
 
 pytestmark = pytest.mark.fuse
 DEADLINE_SECONDS = 10.0  # the default of --read-timeout
-RETURN_SECONDS = 2.0  # within which reads work again when nodes are back
 SLACK_SECONDS = 1.0
 
 
@@ -48,7 +47,7 @@ def test_a_node_is_killed_in_the_middle_of_a_read(cluster, big, place, way, logg
         assert_whole(reader.result(), big)
     # It is back: found to be well and used again without a new mount.
     cluster.start("b")
-    until(lambda: logged("node b answers again"), 10.0, "node b's return")
+    until(lambda: logged("node b answers again"), what="node b's return")
     forget_pages(place.path / "big.bin")
     cluster.kill("a")
     assert_whole(read(place.path / "big.bin", way), big)
@@ -105,7 +104,7 @@ def test_without_any_node(cluster, publish, place, fault):
             (cluster.start if fault == "killed" else cluster.resume)(node)
         # Each chunk has other owners, and each node is found to be well in its own time.
         chunks = range(0, len(content), 4 * MiB)
-        until(lambda: all(readable(fd, at) for at in chunks), RETURN_SECONDS, "reads that work")
+        until(lambda: all(readable(fd, at) for at in chunks), what="reads that work")
         assert os.pread(fd, 4096, 5 * MiB) == content[5 * MiB :][:4096]
     finally:
         os.close(fd)

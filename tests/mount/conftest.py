@@ -92,10 +92,10 @@ def publish(cluster: LocalCluster, mounted: Path, tmp_path: Path) -> Iterator[Ca
 
 @pytest.fixture
 def appears(mounted: Path) -> Callable[[str], Path]:
-    """Waits the promised two seconds for a name to be on the mount."""
+    """Waits for a name to be on the mount. That two seconds are enough is proven in virtual time, in tests/vfs."""
 
     def wait(name: str) -> Path:
-        until((mounted / name).exists, 2.0, name)
+        until((mounted / name).exists, what=name)
         return mounted / name
 
     return wait
