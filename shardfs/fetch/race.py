@@ -243,8 +243,18 @@ class Round:
 
     def _slow_at(self, lead: Attempt, other: WatchedStore) -> float:
         """When a lead that trickles has taken so much longer than `other` would that it may as well be silent."""
-        usual = other.health.expected_seconds(trio.current_time(), lead.size_bytes)
+        server = self._deliverer(other)
+        if server is None or server is lead.server:
+            return inf
+        usual = server.health.expected_seconds(trio.current_time(), lead.size_bytes)
         return inf if usual is None else lead.started_at + max(SLOW_SECONDS_MIN, SLOW_FACTOR * usual)
+
+    def _deliverer(self, holder: WatchedStore) -> WatchedStore | None:
+        """Whose pace counts when `holder` is asked; None where that is not known: others have pointers, so may it."""
+        pointer = self._fill.pointers.get(holder.node)
+        if pointer is not None:
+            return self._tools.fleet.get(pointer.node)
+        return None if self._fill.pointers else holder
 
     async def _watch_both(self, lead: Attempt, rival: Attempt) -> None:
         """Wait until one of the two gets ahead; make room for a third node when both are silent."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from shardfs.catalog import Catalog
+from shardfs.core.digest import Digest
 from shardfs.core.keys import RefName
 from shardfs.core.names import ModelName
 from shardfs.errors import InvalidName, NotFound, ShardfsError
@@ -27,12 +28,14 @@ class NamespaceOptions:
     """A new generation shows within `refresh_seconds` plus what the kernel keeps names for.
 
     A name that is not known is asked for again unless that was done `miss_seconds` ago: it may just have been put.
+    `expected_max`: manifests fetched in advance at the same time.
     """
 
     refresh_seconds: float = 0.5
     miss_seconds: float = 0.05
     wait_seconds: float = 1.0
     trees_max: int = 256
+    expected_max: int = 32
 
 
 class Namespace:
@@ -57,6 +60,7 @@ class Namespace:
         self._asked = trio.Event()
         self._trees: dict[bytes, Tree] = {}
         self._nursery: trio.Nursery | None = None
+        self._expected: set[Digest] = set()  # manifests being fetched in advance
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the names fresh until cancelled."""
@@ -150,10 +154,15 @@ class Namespace:
         """Most likely `ref` is still the newest: its manifest comes while that is asked, which saves a round trip."""
 
         async def fetch() -> None:
-            with suppress(ShardfsError):  # whoever needs it will be told
-                await self._catalog.manifest(ref.manifest)
+            try:
+                with suppress(ShardfsError):  # whoever needs it will be told
+                    await self._catalog.manifest(ref.manifest)
+            finally:
+                self._expected.discard(ref.manifest)
 
-        if self._nursery is not None and _tree_key(ref) not in self._trees:
+        known = _tree_key(ref) in self._trees or ref.manifest in self._expected
+        if self._nursery is not None and not known and len(self._expected) < self._options.expected_max:
+            self._expected.add(ref.manifest)
             self._nursery.start_soon(fetch)
 
     def _take(self, model: str, ref: RefName | None) -> None:

@@ -66,6 +66,19 @@ async def test_a_small_read_in_the_middle_costs_the_pointer_and_a_block(autojump
     assert world.asked(0) <= 4  # of each holder the small object, and in vain the block
 
 
+async def test_an_object_that_comes_slowly_is_not_asked_for_twice(autojump_clock):
+    """The other holder answers quickly and would lead to the same node: it is no way round it."""
+    world = imported(size=RUN)
+    server = server_of(world)
+    async with world.running():
+        for name in world.names:
+            world.fleet[name].health.answered(trio.current_time(), 0.001, pace=1e-9)
+        world.nodes[server].bandwidth = BLOCK / 0.03  # 0.24 s in all, and never silent for long
+        assert await world.read(world.place(0)) > 0.2
+    assert asked_there(world) == 1
+    assert world.metrics.total(world.metrics.hedges) == 0
+
+
 async def test_the_pointer_is_remembered_when_memory_was_given_back(autojump_clock):
     world = imported(slots=2)
     async with world.running():
