@@ -25,7 +25,8 @@ from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
 from shardfs.fetch.fill import ChunkPlace, Fill, Pointers, RunKey, first_run
-from shardfs.fetch.race import Racer, Report
+from shardfs.fetch.race import Racer
+from shardfs.fetch.report import Report
 from shardfs.fetch.writeback import Writeback
 from shardfs.obs.reading import ReadMetrics
 from shardfs.obs.throttle import Throttle
