@@ -43,6 +43,7 @@ class _Job:
 
     key: ObjectKey
     parts: tuple[Bytes, Bytes]
+    ask: bool
     sent: dict[str, bool] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     hopeless: set[str] = field(default_factory=set)
@@ -118,7 +119,7 @@ class Copies:
 
         Raises NotEnoughNodes, naming the nodes and their reasons, or Denied.
         """
-        job = _Job(chunk_key(piece.digest), piece.parts)
+        job = _Job(chunk_key(piece.digest), piece.parts, ask=not piece.pointer)
         ranking = [node.id for node in self._placement.ranking(piece.digest) if node.state == "active"]
         replicas = self._placement.replicas
         give_up_at = trio.current_time() + self._options.patience
@@ -147,7 +148,8 @@ class Copies:
         async def make_one() -> None:
             for node in remaining:
                 try:
-                    job.sent[node] = await self._targets[node].copy(job.key, job.parts, urgent=urgent)
+                    target = self._targets[node]
+                    job.sent[node] = await target.copy(job.key, job.parts, ask=job.ask, urgent=urgent)
                 except Denied as error:
                     denied.append(error)
                     nursery.cancel_scope.cancel()

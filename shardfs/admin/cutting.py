@@ -25,7 +25,10 @@ from shardfs.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk to store: `plain` is a view of the buffer that was given. With a `pointer`, that is stored instead."""
+    """A chunk to store: `plain` is a view of the buffer that was given.
+
+    With a `pointer`, that is stored instead, and nobody looks at `plain`: the buffer may hold something else by then.
+    """
 
     digest: Digest
     header: ChunkHeader

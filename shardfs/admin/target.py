@@ -3,6 +3,9 @@
 A failure that may pass is tried again a few times; then the node rests, and nobody waits for it until its rest is over
 and one single try has succeeded. So a dead node costs its time once, not once for each chunk.
 
+A node is asked whether it has a chunk before it is sent one, which spares the bytes. A pointer is smaller than the
+question: it is sent at once, and put-if-absent answers.
+
 A small answer has a fixed time, storing a time that grows with all the bytes that are on their way to the node, so that
 a slow line is not taken for a dead node.
 """
@@ -83,15 +86,18 @@ class Target:
         """Return when the node is there. Raises StoreError."""
         await self._tried(partial(self._answer, self._store.stat))
 
-    async def copy(self, key: ObjectKey, parts: Sequence[Bytes], *, urgent: bool = False) -> bool:
+    async def copy(self, key: ObjectKey, parts: Sequence[Bytes], *, ask: bool = True, urgent: bool = False) -> bool:
         """The node has the object when this returns; True when it had to be sent. `urgent` wakes a resting node.
 
+        Without `ask` it is sent before the node is asked whether it has it.
         Raises Denied, NoSpace or Unusable when asking again is no use, another StoreError when it may be.
         """
-        return await self._tried(partial(self._copy, key, parts), urgent=urgent)
+        return await self._tried(partial(self._copy, key, parts, ask), urgent=urgent)
 
-    async def _copy(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
+    async def _copy(self, key: ObjectKey, parts: Sequence[Bytes], ask: bool) -> bool:
         size = sum(map(len, parts))
+        if not ask and not self._full_reason and await self._send(key, parts, size):
+            return True
         present = await self._answer(partial(self._store.size, key))
         old = b""
         if present is not None:

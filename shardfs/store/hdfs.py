@@ -30,7 +30,8 @@ from shardfs.store.hdfs_namenode import NameNode
 from shardfs.store.sending import Sending
 from shardfs.store.tree import Entry, list_keys
 
-CALLS_MAX = 32
+CALLS_MAX = 64
+"""Most of them wait: closing a file that was written sleeps for half a second, half of the time."""
 
 _T = TypeVar("_T")
 

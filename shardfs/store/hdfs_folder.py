@@ -42,6 +42,7 @@ class HdfsFolder:
         self._url = url
         self._root = root
         self._root_seen = False
+        self._made: set[str] = set()  # folders for objects, 256 and those of the models; any thread adds
 
     def _client(self) -> "Client":
         settings = {
@@ -106,13 +107,9 @@ class HdfsFolder:
             writer = held.create(temp, options)
             writer.write(data)
             writer.hsync()
-            writer.close()
+            writer.close()  # half of the time this sleeps for 0.5 s: the library asks before the NameNode knows
             call.check()
-            try:
-                moved = self._rename(temp, path)
-            except FileNotFoundError:  # the folder
-                held.mkdirs(path.rpartition("/")[0], create_parent=True)
-                moved = self._rename(temp, path)
+            moved = self._move(temp, path)
         finally:
             if not moved:
                 with suppress(Exception):  # what is left is swept up a day later
@@ -122,6 +119,18 @@ class HdfsFolder:
             if size != len(data):
                 raise OSError(f"of {len(data)} bytes {size} are there")
         return moved
+
+    def _move(self, temp: str, path: str) -> bool:
+        """Rename into a folder that may have to be made. False when there is something already."""
+        folder = path.rpartition("/")[0]
+        if folder not in self._made:
+            self._client().mkdirs(folder, create_parent=True)
+            self._made.add(folder)
+        try:
+            return self._rename(temp, path)
+        except FileNotFoundError:  # somebody has removed it
+            self._client().mkdirs(folder, create_parent=True)
+            return self._rename(temp, path)
 
     def _rename(self, temp: str, path: str) -> bool:
         """False when there is something already."""

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from shardfs.admin.asking import Asking, AskingOptions
 from shardfs.admin.copies import Copies
@@ -14,7 +16,7 @@ from shardfs.admin.origin import LocalOrigin
 from shardfs.admin.publish import Put, publish
 from shardfs.admin.source import scan
 from shardfs.admin.target import CopyOptions
-from shardfs.admin.upload import Tally
+from shardfs.admin.upload import Tally, UploadOptions
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE, EXTERNAL, parse_header, parse_pointer, verify_chunk
 from shardfs.core.cluster import Cluster, Node
@@ -185,6 +187,49 @@ async def test_a_second_import_finds_everything(rig: Rig, weights: Path) -> None
     again = await rig.run()
     assert (again.unchanged, again.bytes_sent, again.bytes_present) == (True, 0, SIZE)
     assert rig.stored() == before
+
+
+async def test_a_pointer_is_stored_without_a_question(rig: Rig, weights: Path) -> None:
+    await rig.run()
+    calls = [op for store in rig.memory.values() for op, key in store.calls if key.startswith(CHUNKS)]
+    assert set(calls) == {"put"}
+
+
+async def test_pointers_wait_beside_the_reading_and_are_bounded(rig: Rig, weights: Path) -> None:
+    """More of them than there are workers are on their way at a time, and no more than allowed."""
+    options = UploadOptions(buffer_bytes_max=1, workers_min=1, pointers_max=4)
+    coming, most = Counter[str](), 0
+    full = trio.Event()
+
+    class Slow(MemoryStore):
+        async def put(self, key, parts):
+            nonlocal most
+            coming[key] += 1
+            most = max(most, len(+coming))
+            if len(+coming) == options.pointers_max or key.kind != CHUNKS:
+                full.set()
+            await full.wait()
+            created = await super().put(key, parts)
+            coming[key] -= 1
+            return created
+
+    stores = [Slow(name) for name in "bcd"]
+    fleet = Fleet([WatchedStore(store) for store in (rig.a, *stores)])
+    nodes = [Node("a", f"file://{rig.root}", state="draining"), *(Node(name, f"http://{name}") for name in "bcd")]
+    cluster = Cluster(tuple(nodes), 2, BLOCK_SIZE)
+    origin = await find_external(Asking(fleet["a"]), PLACE)
+    with trio.fail_after(30):
+        done = await publish(
+            origin,
+            "llama",
+            copies=Copies(fleet, Placement(cluster)),
+            catalog=Catalog(fleet, cluster),
+            created=1700000000,
+            tally=Tally(),
+            options=options,
+        )
+    assert done.bytes_sent == SIZE
+    assert most == options.pointers_max
 
 
 # ------------------------------------------------------------------------------------------------ what stands there
