@@ -20,6 +20,7 @@ from shardfs.server.metrics import Metrics
 from shardfs.server.options import ServerOptions
 from shardfs.server.request import Refused
 from shardfs.server.router import Router
+from shardfs.store.same_host import spare_pacing
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class _Server:
                 with stream.socket as sock, suppress(OSError):
                     await sock.send(_FULL)
                 continue
+            spare_pacing(stream.socket)
             scope = trio.CancelScope()
             self._connections.add(scope)
             conversations.start_soon(self._handle, stream.socket, scope)
