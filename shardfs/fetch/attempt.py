@@ -2,7 +2,7 @@
 
 The blocks land in `memory` (the fill's own slot, or a scratch slot while another attempt still writes there) and are
 verified as they arrive, in order. A read of the beginning brings the header along in the same answer; blocks from the
-middle of a chunk whose header is not known yet are asked for beside it, so that both cost one round trip.
+middle of a chunk whose header is not known yet are asked for together with it, so that both cost one round trip.
 
 A node may have the chunk as a pointer to a span of an object that lies on some node's engine. Nobody asks for that in
 advance: the object turns out to be short and its header says so. Then the blocks come from there, to the same memory
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from shardfs.cache.memory import Slot
-from shardfs.core.chunk import EXTERNAL, RAW
+from shardfs.core.chunk import EXTERNAL, RAW, ChunkHeader
 from shardfs.core.keys import chunk_key
 from shardfs.core.pointer import POINTER_BYTES_MAX, Pointer
 from shardfs.errors import Corrupt, InvalidFormat, NotFound, ShardfsError
@@ -126,39 +126,30 @@ class Attempt:
             return pointer
 
     async def _both(self, start: int, end: int) -> Pointer | None:
-        """Header and blocks at the same time, which makes one round trip of two. The first failure ends both."""
-        failures: list[ShardfsError] = []
-        doubts: list[InvalidFormat] = []
-        pointers: list[Pointer] = []
+        """Header and blocks in one answer, or at the same time: in any case one round trip instead of two."""
+        fill = self._fill
+        head = memoryview(bytearray(min(fill.header_size + POINTER_BYTES_MAX, start)))
+        header: ChunkHeader | None = None
+        landed = 0
 
-        async def head() -> None:
-            try:
-                pointer = await self._get_head()
-            except ShardfsError as error:
-                failures.append(error)
-            else:
-                if pointer is None:
-                    return
-                pointers.append(pointer)
-            nursery.cancel_scope.cancel()
+        def arrived(span: int, count: int) -> None:
+            nonlocal header, landed
+            if span == 1:
+                landed = count
+            elif header is None and count >= fill.header_size:
+                header = fill.learn_header(head[:count])
+                self._codec = header.codec
+            if landed and header is not None:  # before that nobody knows whether there are any blocks
+                self._landed(start + landed)
 
-        async def blocks() -> None:
-            try:
-                await self._get(start, end)
-            except InvalidFormat as error:
-                doubts.append(error)  # there may be no blocks in this object: its header tells
-            except ShardfsError as error:
-                failures.append(error)
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(head)
-            nursery.start_soon(blocks)
-        if pointers:
-            return pointers[0]
-        if failures or doubts:
-            raise (failures or doubts)[0]
-        self._landed(end)
+        spans = [(0, head), (start, fill.stored(self._memory, start, end))]
+        in_head, in_blocks = await self.store.get_spans(chunk_key(fill.place.digest), spans, arrived=arrived)
+        header = header or fill.learn_header(head[:in_head])
+        if header.codec == EXTERNAL:
+            if in_head == len(head) < fill.header_size + POINTER_BYTES_MAX:
+                return await self._get_head()
+            return fill.learn_pointer(self.store.node, header, head[:in_head])
+        self._whole(start, in_blocks, end)
         return None
 
     async def _get_head(self) -> Pointer | None:
@@ -181,10 +172,14 @@ class Attempt:
             if start or count == len(into):
                 return await self._get_head()
             return fill.learn_pointer(self.store.node, fill.learn_header(into), into[:count])
-        if start + count < end:
-            raise InvalidFormat(f"chunk {fill.place.digest}: stored object ends after {start + count} bytes")
-        self._landed(end)
+        self._whole(start, count, end)
         return None
+
+    def _whole(self, start: int, count: int, end: int) -> None:
+        """Of [start, end) `count` bytes were there."""
+        if start + count < end:
+            raise InvalidFormat(f"chunk {self._fill.place.digest}: stored object ends after {start + count} bytes")
+        self._landed(end)
 
     async def _external(self, pointer: Pointer) -> None:
         """Receive the blocks from the object that the pointer leads to.

@@ -23,6 +23,7 @@ from shardfs.server.options import ServerOptions
 from shardfs.server.request import Refused, Request
 
 _READ_BYTES = 8 * 1024
+_TOGETHER_BYTES = 16 * 1024  # copied behind the head, which is cheaper than another call
 _LINGER_SECONDS = 2.0
 _LINGER_READ_BYTES = 64 * 1024
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
@@ -142,11 +143,11 @@ class Connection:
         if self._method == "HEAD":
             body = b""
         with time_limit(self._options.body_seconds(len(body))):
-            if len(body) <= _READ_BYTES:
+            if len(body) <= _TOGETHER_BYTES:
                 await self._send(head + bytes(body), more=more)
             else:
                 await self._send(head, more=True)
-                await self._send(body)
+                await self._send(body, more=more)
         self._metrics.sent.inc(len(body))
 
     async def _send(self, data: Bytes, *, more: bool = False) -> None:
@@ -157,19 +158,19 @@ class Connection:
         except OSError as error:
             raise Gone(str(error)) from error
 
-    async def send_file(self, file: int, start: int, end: int, disk: Disk) -> None:
-        """Send bytes [start, end) of an open file."""
-        at = start
-        with time_limit(self._options.body_seconds(end - start)):
-            while at < end:
+    async def send_file(self, file: int, start: int, end: int, disk: Disk, *, after: bytes = b"") -> None:
+        """Send bytes [start, end) of an open file, and a few more after them."""
+        at, last = start, end + len(after)
+        with time_limit(self._options.body_seconds(last - start)):
+            while at < last:
                 stay = _STAY_SECONDS if disk.idle else 0.0
                 try:
-                    count = await disk.run(_send_some, self._sock.fileno(), file, at, end, stay)
+                    count = await disk.run(_send_some, self._sock.fileno(), file, at, end, after, stay)
                 except ConnectionError as error:
                     raise Gone(str(error)) from error
                 at += count
                 self._metrics.sent.inc(count)
-                if at < end:
+                if at < last:
                     await trio.lowlevel.wait_writable(self._sock)
 
     async def linger(self) -> None:
@@ -190,17 +191,18 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise Gone("too slow")
 
 
-def _send_some(sock: int, file: int, start: int, end: int, stay_seconds: float) -> int:
-    """Send bytes [start, end) until the socket stays full; return how many went.
+def _send_some(sock: int, file: int, start: int, end: int, after: bytes, stay_seconds: float) -> int:
+    """Send bytes [start, end) and `after` until the socket stays full; return how many went.
 
-    Every return costs a change of threads, so a client that keeps up is waited for here, `stay_seconds` in all.
+    `start` may lie within `after`, which counts on from `end`. Every return costs a change of threads, so a client that
+    keeps up is waited for here, `stay_seconds` in all.
     """
-    at = start
+    at, last = start, end + len(after)
     writable: select.poll | None = None
     until = time.monotonic() + stay_seconds
-    while at < end:
+    while at < last:
         try:
-            count = os.sendfile(sock, file, at, end - at)
+            count = os.sendfile(sock, file, at, end - at) if at < end else os.write(sock, after[at - end :])
         except BlockingIOError:
             if writable is None:
                 writable = select.poll()

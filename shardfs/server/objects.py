@@ -2,7 +2,7 @@
 
 | request | answers |
 |---|---|
-| `GET`, `HEAD` | 200; 206 for a single `Range` (GET); 404; 416 |
+| `GET`, `HEAD` | 200; 206 for a `Range` (GET), with several parts for several ranges; 404; 416 |
 | `PUT` | 201 created, durable; 200 it was there, or 412 with `If-None-Match: *`; 411 no Content-Length; |
 | | 413 larger than its kind may be; 422 the bytes do not match the name; 507 disk full |
 | `DELETE` | 204; 404 |
@@ -12,16 +12,18 @@ and verified. Whether the object is there already is decided at the end, by the 
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import trio
 
+from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.objects import size_limit
 from shardfs.errors import InvalidFormat
 from shardfs.server.connection import Connection, time_limit
 from shardfs.server.disk import Disk
 from shardfs.server.options import ServerOptions
+from shardfs.server.ranges import Span, framed
 from shardfs.server.request import Refused, Request
 from shardfs.store.folder import Folder, read_full
 from shardfs.store.folder_upload import Upload
@@ -30,16 +32,53 @@ _SMALL_BYTES = 64 * 1024  # read in the thread that opens the file: one hop inst
 _BUFFER_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
 class _Opened:
-    """Part [start, end) of an object of `size` bytes: its `data` when small, else an open `file`."""
+    """What a GET sends: its head, `lead` right behind it, then the `runs` of the open `file` (-1: there are none).
 
-    size: int
-    start: int
-    end: int
-    partial: bool
-    data: bytearray | None
-    file: int
+    Each run is start, end and the bytes that follow it. What is small has been read already and is among these bytes.
+    """
+
+    __slots__ = ("file", "headers", "lead", "runs", "status")
+
+    def __init__(self, file: int, size: int, spans: Sequence[Span] | None) -> None:
+        self.file = file
+        self.lead: Bytes = b""
+        self.runs: list[tuple[int, int, bytes]] = []
+        self.status = 200 if spans is None else 206
+        self.headers = [("Accept-Ranges", "bytes")]
+        parts = spans or [(0, size)]
+        if len(parts) == 1:
+            ((start, end),) = parts
+            self._describe("application/octet-stream", end - start)
+            if spans is not None:
+                self.headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
+            self._take(start, end)
+            return
+        frame = framed(parts, size)
+        self._describe(frame.content_type, frame.length)
+        for head, (start, end) in zip(frame.heads, parts, strict=True):
+            self._say(head)
+            self._take(start, end)
+        self._say(frame.tail)
+
+    def _describe(self, content_type: str, length: int) -> None:
+        self.headers += [("Content-Length", str(length)), ("Content-Type", content_type)]
+
+    def _take(self, start: int, end: int) -> None:
+        if end - start > _SMALL_BYTES:
+            self.runs.append((start, end, b""))
+            return
+        data = bytearray(end - start)
+        if read_full(self.file, memoryview(data), start) != len(data):
+            raise OSError(f"object shorter than a moment ago: it ends before {end}")
+        self._say(data)
+
+    def _say(self, data: bytes | bytearray) -> None:
+        if self.runs:
+            start, end, after = self.runs[-1]
+            self.runs[-1] = (start, end, after + data)
+        else:
+            self.lead = data if not self.lead else bytes(self.lead) + data
 
 
 class Objects:
@@ -53,22 +92,12 @@ class Objects:
         self._buffers: list[bytearray] = []  # at most `uploads_max`: each is out while a PUT uses it
 
     async def get(self, connection: Connection, request: Request, key: ObjectKey) -> None:
-        """The object or a part of it."""
+        """The object or parts of it."""
         opened = await self._disk.run(self._open, key, request)
         try:
-            headers = [
-                ("Content-Length", str(opened.end - opened.start)),
-                ("Content-Type", "application/octet-stream"),
-                ("Accept-Ranges", "bytes"),
-            ]
-            if opened.partial:
-                headers.append(("Content-Range", f"bytes {opened.start}-{opened.end - 1}/{opened.size}"))
-            status = 206 if opened.partial else 200
-            if opened.data is not None:
-                await connection.answer(status, headers, opened.data)
-            else:
-                await connection.answer(status, headers, more=True)
-                await connection.send_file(opened.file, opened.start, opened.end, self._disk)
+            await connection.answer(opened.status, opened.headers, opened.lead, more=bool(opened.runs))
+            for start, end, after in opened.runs:
+                await connection.send_file(opened.file, start, end, self._disk, after=after)
         finally:
             if opened.file >= 0:
                 os.close(opened.file)
@@ -78,18 +107,15 @@ class Objects:
             file, size = self._folder.open(key)
         except FileNotFoundError:
             raise Refused(404, "no such object") from None
+        kept = False
         try:
-            span = request.span(size)
-            start, end = span or (0, size)
-            if end - start > _SMALL_BYTES:
-                kept, file = file, -1
-                return _Opened(size, start, end, span is not None, None, kept)
-            data = bytearray(end - start)
-            if read_full(file, memoryview(data), start) != len(data):
-                raise OSError(f"{key}: shorter than a moment ago")
-            return _Opened(size, start, end, span is not None, data, -1)
+            opened = _Opened(file, size, request.spans(size))
+            kept = bool(opened.runs)
+            if not kept:
+                opened.file = -1
+            return opened
         finally:
-            if file >= 0:
+            if not kept:
                 os.close(file)
 
     async def head(self, connection: Connection, key: ObjectKey) -> None:

@@ -3,13 +3,14 @@
 Object names need no quoting in URLs, so nothing is ever decoded: a path is a key to the letter, or it is refused.
 """
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import h11
 
+from shardfs.server.ranges import Span, asked_spans
+
 QUERY_BYTES_MAX = 4096
-_RANGE = re.compile(rb"bytes=(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -61,21 +62,16 @@ class Request:
     def has_body(self) -> bool:
         return self.chunked or bool(self.length)
 
-    def span(self, size: int) -> tuple[int, int] | None:
-        """Start and end of the range asked for within an object of `size` bytes; None for all of it.
+    def spans(self, size: int) -> Sequence[Span] | None:
+        """What is asked for of an object of `size` bytes, at least one span; None for all of it.
 
-        Ranges that are malformed, or several, are ignored, as HTTP wants it; Refused with 416 beyond the end.
+        Refused with 416 when all of it lies beyond the end. `If-Range` can name no version that is served here: there
+        are no tags, so the answer to it is the whole object, as HTTP wants it.
         """
-        found = _RANGE.fullmatch(self.headers.get(b"range", b""))
-        if found is None:
+        header = self.headers.get(b"range")
+        if header is None or b"if-range" in self.headers:
             return None
-        first, last, suffix = found.groups()
-        if suffix is not None:
-            start, end = max(0, size - int(suffix)), size
-        else:
-            start, end = int(first), size if last is None else min(size, int(last) + 1)
-            if last is not None and int(last) < start:
-                return None
-        if start >= end:
+        spans = asked_spans(header, size)
+        if spans is not None and not spans:
             raise Refused(416, "nothing there", (("Content-Range", f"bytes */{size}"),))
-        return start, end
+        return spans

@@ -13,7 +13,7 @@ Rules for every call:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
@@ -85,6 +85,40 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Release connections and descriptors. No call may follow."""
+        ...
+
+
+SPANS_MAX = 4
+"""Spans of one `get_spans`."""
+
+SpanInto: TypeAlias = tuple[int, memoryview]
+"""Where a span of an object begins, and where its bytes go; the length of the memory is the span's."""
+
+
+@runtime_checkable
+class SpanSource(Protocol):
+    """A store that can deliver several spans of an object in one answer, which costs one request instead of several.
+
+    Whether the node really does may be known only from its first answer.
+    """
+
+    @property
+    def has_spans(self) -> bool:
+        """False from when the node has answered such a request in some other way."""
+        ...
+
+    async def get_spans(
+        self,
+        key: ObjectKey,
+        spans: Sequence[SpanInto],
+        *,
+        arrived: Callable[[int, int], None] | None = None,
+    ) -> Sequence[int] | None:
+        """Read 2 to SPANS_MAX spans, none empty, ascending, none overlapping; how many bytes there were of each.
+
+        As `Store.get` for each; `arrived(number, n)` says that of that span, counted from 0, n bytes have landed so
+        far. None when the node cannot: nothing has landed, and each span has to be got by itself.
+        """
         ...
 
 

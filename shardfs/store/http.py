@@ -18,7 +18,8 @@ import msgspec
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey, parse_key
 from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
-from shardfs.store.base import LIST_LIMIT, ExternalPath, StoreStat
+from shardfs.store.base import LIST_LIMIT, ExternalPath, SpanInto, StoreStat
+from shardfs.store.byteranges import Malformed, read_spans
 from shardfs.store.http_answer import content_range, object_size, refusal
 from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
 from shardfs.store.http_connection import Headers
@@ -41,7 +42,10 @@ class _Stat(msgspec.Struct):
 
 
 class HttpStore:
-    """`Store` over `url` (http or https, perhaps with a path). `tls` replaces the system's idea of whom to trust."""
+    """`Store` and `SpanSource` over `url` (http or https, perhaps with a path).
+
+    `tls` replaces the system's idea of whom to trust.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class HttpStore:
         if token is not None:
             authorization = f"Bearer {token}"
         self._headers: Headers = [("Authorization", authorization)] if authorization is not None else []
+        self._has_spans = True
         self._client = HttpClient(node, url, connections_max=connections_max, tls=tls)
 
     @property
@@ -97,6 +102,30 @@ class HttpStore:
             count = content_range(answer, offset, len(into))
             await connection.body_into(answer, into[:count], arrived)
             return count
+
+    @property
+    def has_spans(self) -> bool:
+        """As `SpanSource.has_spans`. Many servers ignore several ranges, or have a way of their own with them."""
+        return self._has_spans
+
+    async def get_spans(
+        self, key: ObjectKey, spans: Sequence[SpanInto], *, arrived: Callable[[int, int], None] | None = None
+    ) -> Sequence[int] | None:
+        """As `SpanSource.get_spans`. The answer to a request that the server does not understand is not read."""
+        asked = ",".join(f"{offset}-{offset + len(view) - 1}" for offset, view in spans)
+        try:
+            async with self._exchange("GET", key, [("Range", f"bytes={asked}")]) as (connection, answer):
+                if answer.status == 404:
+                    raise self._missing(key)
+                if answer.status not in (200, 206, 416):
+                    raise refusal(self._node, f"GET {key}", answer, connection.early_text())
+                counts = await read_spans(connection, answer, spans, arrived)
+        except Unavailable as error:
+            if isinstance(error.__cause__, Malformed):
+                self._has_spans = False
+            raise
+        self._has_spans = self._has_spans and counts is not None
+        return counts
 
     async def read(self, key: ObjectKey, *, limit: int) -> bytes:
         """As `Store.read`."""

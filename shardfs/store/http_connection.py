@@ -9,6 +9,7 @@ the connection had been used before, it had simply been closed while idle.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import h11
 import trio
@@ -23,7 +24,7 @@ NEXT_WAKE_BYTES = 512 * 1024  # each waking up costs about as much as hashing th
 PIECE_BYTES = 320 * 1024  # the first one: a block and its chunk's header. Whoever waits for them goes before the rest
 NEXT_PIECE_BYTES = 1024 * 1024  # copying more at a time would hold up everybody else for a millisecond
 LARGE_BYTES = 2 * WAKE_BYTES
-_HEAD_READ_BYTES = 4096  # small: what comes with the head of the body is copied
+_HEAD_READ_BYTES = 16 * 1024  # small: what comes with the head of the body is copied
 _DRAIN_READ_BYTES = 64 * 1024
 
 Headers = Sequence[tuple[str, str]]
@@ -48,6 +49,18 @@ class Answer:
     """The other side will close the connection."""
 
 
+class Sink(Protocol):
+    """Whoever takes a body apart as it comes."""
+
+    def room(self) -> tuple[memoryview, memoryview | None]:
+        """Where the next bytes go, and those after them, if it matters; neither is empty."""
+        ...
+
+    def took(self, count: int) -> None:
+        """So many have come there."""
+        ...
+
+
 class HttpConnection:
     """Owns a wire. `uses` counts the requests that were answered before this one."""
 
@@ -55,6 +68,7 @@ class HttpConnection:
         self._wire = wire
         self._host = host
         self._h11 = h11.Connection(h11.CLIENT)
+        self._buffer = memoryview(bytearray(_HEAD_READ_BYTES))
         self._early = b""  # bytes of the body that came with the head
         self._left = 0  # bytes of the body that are still to come, `_early` not counted
         self._answered = False
@@ -118,7 +132,7 @@ class HttpConnection:
         return Answer(answer.status, answer.headers, answer.length, last=True)
 
     async def _read_answer(self, method: str) -> Answer:
-        buffer = memoryview(bytearray(_HEAD_READ_BYTES))
+        buffer = self._buffer
         self._wire.wake_at(1)
         interim = 0
         while True:
@@ -166,16 +180,41 @@ class HttpConnection:
             wake, piece = (WAKE_BYTES, PIECE_BYTES) if done < WAKE_BYTES else (NEXT_WAKE_BYTES, NEXT_PIECE_BYTES)
             if large:
                 self._wire.wake_at(min(wake, len(view) - done))
-            try:
-                count = await self._wire.receive_into(view[done : done + piece])
-            except OSError as error:
-                raise Broken(f"{error.strerror or error} after {done} of {len(view)} bytes") from error
-            if count == 0:
-                raise Broken(f"closed after {done} of {len(view)} bytes")
-            done += count
+            done += await self._receive_into(view[done : done + piece], done, len(view))
             if arrived is not None:
                 arrived(done)
         self.clean = not answer.last and done == answer.length
+
+    async def body_through(self, answer: Answer, sink: Sink) -> None:
+        """Hand all of a body of known length to `sink`; Broken when it ends before."""
+        self.clean = False
+        length = answer.length or 0
+        early = memoryview(self._early)
+        done = 0
+        while done < length:
+            wake, piece = (WAKE_BYTES, PIECE_BYTES) if done < WAKE_BYTES else (NEXT_WAKE_BYTES, NEXT_PIECE_BYTES)
+            room, rest = sink.room()
+            left = min(length - done, piece)
+            count = min(len(room), len(early) - done)
+            if count > 0:
+                room[:count] = early[done : done + count]
+            else:
+                if length >= LARGE_BYTES:
+                    self._wire.wake_at(min(wake, left))
+                rest = rest[: left - len(room)] if rest is not None and left > len(room) else None
+                count = await self._receive_into(room[:left], done, length, rest)
+            done += count
+            sink.took(count)
+        self.clean = not answer.last
+
+    async def _receive_into(self, view: memoryview, done: int, length: int, rest: memoryview | None = None) -> int:
+        try:
+            count = await self._wire.receive_into(view, rest)
+        except OSError as error:
+            raise Broken(f"{error.strerror or error} after {done} of {length} bytes") from error
+        if count == 0:
+            raise Broken(f"closed after {done} of {length} bytes")
+        return count
 
     async def body(self, answer: Answer, limit: int) -> bytes:
         """The whole body, however it is framed; Broken when it has more than `limit` bytes."""

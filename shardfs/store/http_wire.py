@@ -25,8 +25,8 @@ class Wire(Protocol):
         """Send all of `data`."""
         ...
 
-    async def receive_into(self, view: memoryview) -> int:
-        """Read at least one byte into `view`; 0 when the other side has closed."""
+    async def receive_into(self, view: memoryview, rest: memoryview | None = None) -> int:
+        """Read at least one byte into `view`, and what more there is into `rest`; 0 when the other side has closed."""
         ...
 
     def wake_at(self, size: int) -> None:
@@ -79,11 +79,11 @@ class TcpWire:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, rest: memoryview | None = None) -> int:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                return self._sock.recv_into(view)
+                return self._sock.recv_into(view) if rest is None else self._sock.recvmsg_into((view, rest))[0]
             except BlockingIOError:
                 continue
 
@@ -108,7 +108,7 @@ class TcpWire:
 
 
 class TlsWire:
-    """Owns a TLS stream and the TCP stream below it."""
+    """Owns a TLS stream and the TCP stream below it. Puts nothing into `rest`."""
 
     def __init__(self, stream: trio.SocketStream, secure: "trio.SSLStream[trio.SocketStream]") -> None:
         self._stream = stream
@@ -120,7 +120,7 @@ class TlsWire:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise OSError(f"TLS: {error.__cause__ or error}") from error
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, rest: memoryview | None = None) -> int:  # noqa: ARG002
         try:
             data = await self._secure.receive_some(min(len(view), _TLS_READ_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -16,7 +16,17 @@ from shardfs.core.health import NodeHealth
 from shardfs.core.keys import ObjectKey
 from shardfs.core.pointer import clean_tag
 from shardfs.errors import NotFound, Unavailable, UsageError
-from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalSource, ExternalStat, Store, StoreStat
+from shardfs.store.base import (
+    EXTERNAL_FILES_MAX,
+    LIST_LIMIT,
+    ExternalSource,
+    ExternalStat,
+    SpanInto,
+    SpanSource,
+    Store,
+    StoreStat,
+)
+from shardfs.store.spans import get_side_by_side
 
 PACE_BYTES = 1024 * 1024
 """Answers of this size tell how quickly a node sends; smaller ones mostly how quickly it begins."""
@@ -42,6 +52,7 @@ class WatchedStore:
     ) -> None:
         self.read_priority = read_priority
         self._store = store
+        self._spans = store if isinstance(store, SpanSource) else None
         self._chance = chance
         self.health = health or NodeHealth()
         self.inflight_bytes = 0
@@ -72,6 +83,39 @@ class WatchedStore:
         arrived: Callable[[int], None] | None = None,
     ) -> int:
         return await self._timed(arrived, lambda watch: self._store.get(key, into, offset=offset, arrived=watch))
+
+    async def get_spans(
+        self, key: ObjectKey, spans: Sequence[SpanInto], *, arrived: Callable[[int, int], None] | None = None
+    ) -> Sequence[int]:
+        """As `SpanSource.get_spans`, but never None: from a store that cannot, each span by a `get` of its own."""
+        source = self._spans
+        counts = await self._in_one_answer(source, key, spans, arrived) if source and source.has_spans else None
+        return await get_side_by_side(self.get, key, spans, arrived) if counts is None else counts
+
+    async def _in_one_answer(
+        self,
+        source: SpanSource,
+        key: ObjectKey,
+        spans: Sequence[SpanInto],
+        arrived: Callable[[int, int], None] | None,
+    ) -> Sequence[int] | None:
+        counts: Sequence[int] | None = None
+
+        async def get(watch: Callable[[int], None]) -> int:
+            nonlocal counts
+            landed = [0] * len(spans)
+
+            def tell(number: int, count: int) -> None:
+                landed[number] = count
+                watch(sum(landed))
+                if arrived is not None:
+                    arrived(number, count)
+
+            counts = await source.get_spans(key, spans, arrived=tell)
+            return sum(counts or ())
+
+        await self._timed(None, get)
+        return counts
 
     @property
     def holds_external(self) -> bool:

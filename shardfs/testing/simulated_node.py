@@ -16,17 +16,17 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.errors import Denied, NotFound, Unavailable
-from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, SpanInto, StoreStat
 from shardfs.testing.faults import Ask, Fault, Kind, Plan, well
+from shardfs.testing.landing import Landing, damaged
 
-RUBBISH = 0xA5
 CANCEL_SECONDS = 0.001
 
 
 class SimulatedNode:
-    """See `shardfs.store.base.Store` and `ExternalSource`; read-only. `externals` are objects of others.
+    """See `Store`, `SpanSource` (unless `spans` is False) and `ExternalSource` of `shardfs.store.base`; read-only.
 
-    `hits` counts the faults that took effect, `asked` the calls.
+    `externals` are objects of others. `hits` counts the faults that took effect, `asked` the calls.
 
     `latency` seconds before the first byte, then `bandwidth` bytes a second, in pieces of at most `piece` bytes.
     Besides the plan, which is asked about each `get`, the whole node may be down (`up` = False) or `hung`.
@@ -51,10 +51,12 @@ class SimulatedNode:
         self.bandwidth = bandwidth
         self.piece = piece
         self.plan = plan
+        self.spans = True
         self.up = True
         self.hung = False
         self.open_calls = 0
         self.asked: Counter[str] = Counter()
+        self.calls: list[Sequence[tuple[int, int]]] = []
         self.ranges: list[tuple[str, int, int]] = []
         self.hits: Counter[Kind] = Counter()
         self.cancelled = 0
@@ -69,7 +71,16 @@ class SimulatedNode:
         offset: int = 0,
         arrived: Callable[[int], None] | None = None,
     ) -> int:
-        return await self._get(key, into, offset, arrived)
+        return (await self._get(key, Landing.of_one(offset, into, arrived)))[0]
+
+    @property
+    def has_spans(self) -> bool:
+        return self.spans
+
+    async def get_spans(
+        self, key: ObjectKey, spans: Sequence[SpanInto], *, arrived: Callable[[int, int], None] | None = None
+    ) -> Sequence[int] | None:
+        return await self._get(key, Landing(spans, arrived))
 
     async def get_external(
         self,
@@ -79,7 +90,7 @@ class SimulatedNode:
         offset: int,
         arrived: Callable[[int], None] | None = None,
     ) -> int:
-        return await self._get(ExternalPath(path), into, offset, arrived)
+        return (await self._get(ExternalPath(path), Landing.of_one(offset, into, arrived)))[0]
 
     async def external_stat(self, path: str) -> ExternalStat:
         await self._reach()
@@ -91,32 +102,26 @@ class SimulatedNode:
         await self._reach()
         return [name for name in self.externals if name.startswith(f"{path}/")][:limit]
 
-    async def _get(self, key: str, into: memoryview, offset: int, arrived: Callable[[int], None] | None) -> int:
+    async def _get(self, key: str, landing: Landing) -> Sequence[int]:
         self.asked[key] += 1
-        self.ranges.append((key, offset, len(into)))
+        self.calls.append([(offset, len(into)) for offset, into in landing.spans])
+        self.ranges += [(key, *span) for span in self.calls[-1]]
         self.open_calls += 1
-        landed = 0
-
-        def announce(count: int) -> None:
-            nonlocal landed
-            landed = count
-            if arrived is not None:
-                arrived(count)
-
         try:
-            return await self._answer(key, into, offset, announce)
+            await self._answer(key, landing)
         except trio.Cancelled:
             self.cancelled += 1
             with trio.CancelScope(shield=True):
                 # Bytes may land until the call has returned.
                 await trio.sleep(self._chance.choice((0, 0, CANCEL_SECONDS)))
-                self._litter(into, landed)
+                landing.litter()
             raise
         except (NotFound, Unavailable, Denied):
-            self._litter(into, landed)
+            landing.litter()
             raise
         finally:
             self.open_calls -= 1
+        return landing.counts
 
     async def stat(self) -> StoreStat:
         self.probes += 1
@@ -161,8 +166,8 @@ class SimulatedNode:
             self.hits[Kind.HANG] += 1
             await trio.sleep_forever()
 
-    async def _answer(self, key: str, into: memoryview, offset: int, announce: Callable[[int], None]) -> int:
-        fault = self.plan(Ask(self.node, key, offset, len(into), trio.current_time()))
+    async def _answer(self, key: str, landing: Landing) -> None:
+        fault = self.plan(Ask(self.node, key, landing.spans[0][0], landing.length, trio.current_time()))
         if fault is not None and fault.kind is Kind.REFUSE:
             self.hits[fault.kind] += 1
             raise Unavailable(self.node, "connection refused")
@@ -171,7 +176,7 @@ class SimulatedNode:
             self.hits[Kind.SLOW] += 1
         await self._reach()
         await trio.sleep(self.latency * (slower - 1))
-        content = self._content(key, offset, len(into), fault)
+        content = self._content(key, landing, fault)
         stop = fault.at if fault is not None and fault.kind in (Kind.RESET, Kind.HANG) else len(content) + 1
         sent = 0
         while sent < len(content) or stop <= sent:
@@ -183,13 +188,11 @@ class SimulatedNode:
                 self.hits[Kind.RESET] += 1
                 raise Unavailable(self.node, "connection reset")
             await self._hang_if_hung()
-            into[sent:end] = content[sent:end]
+            landing.write(content[sent:end])
             sent = end
-            announce(sent)
         if fault is not None and fault.kind is Kind.ENDLESS:
             self.hits[Kind.ENDLESS] += 1
             raise Unavailable(self.node, "more bytes than asked for")
-        return sent
 
     async def _break(self, fault: Fault | None) -> None:
         assert fault is not None
@@ -198,7 +201,7 @@ class SimulatedNode:
             await trio.sleep_forever()
         raise Unavailable(self.node, f"connection reset after {fault.at} bytes")
 
-    def _content(self, key: str, offset: int, length: int, fault: Fault | None) -> bytes:
+    def _content(self, key: str, landing: Landing, fault: Fault | None) -> bytes:
         """What this answer delivers."""
         kind = fault.kind if fault is not None else None
         if kind is Kind.DENIED:
@@ -209,9 +212,8 @@ class SimulatedNode:
             if kind is Kind.MISSING:
                 self.hits[Kind.MISSING] += 1
             raise NotFound(f"node {self.node}: no object {key}")
-        stored = held[key]
-        right = stored[offset : offset + length]
-        wrong = self._damaged(key, stored, offset, right, fault)
+        right = landing.cut(held[key])
+        wrong = right if fault is None else damaged(fault, held[key], self._another(key), landing.cut, self._chance)
         if wrong == right:
             return right
         assert kind is not None
@@ -222,31 +224,5 @@ class SimulatedNode:
         """Objects of the kind of `key`."""
         return self.externals if isinstance(key, ExternalPath) else cast(Mapping[str, bytes], self.objects)
 
-    def _damaged(self, key: str, stored: bytes, offset: int, right: bytes, fault: Fault | None) -> bytes:
-        length = len(right)
-        if fault is None or not length:
-            return right
-        match fault.kind:
-            case Kind.TRUNCATE:
-                return right[: min(fault.at, length - 1)]
-            case Kind.FLIP:
-                at = fault.at % length
-                return right[:at] + bytes([right[at] ^ 1 << self._chance.randrange(8)]) + right[at + 1 :]
-            case Kind.GARBAGE:
-                return self._chance.randbytes(length)
-            case Kind.OTHER_CHUNK:
-                return self._another(key)[offset : offset + length].ljust(length, b"\0")
-            case Kind.OTHER_DATA if stored.startswith(b"SHFC"):
-                header = 16 + 36 * (
-                    -(-int.from_bytes(stored[12:16], "little") // int.from_bytes(stored[8:12], "little"))
-                )
-                mixed = stored[:header] + self._another(key)[header : len(stored)].ljust(len(stored) - header, b"\0")
-                return mixed[offset : offset + length]
-            case _:
-                return right
-
     def _another(self, key: str) -> bytes:
         return next((data for other, data in sorted(self._held(key).items()) if other != key), bytes(64))
-
-    def _litter(self, into: memoryview, landed: int) -> None:
-        into[landed:] = bytes([RUBBISH]) * (len(into) - landed)

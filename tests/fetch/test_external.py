@@ -7,13 +7,15 @@ from functools import partial
 import pytest
 import trio
 
-from shardfs.core.chunk import make_header
+from shardfs.core.chunk import header_size, make_header
 from shardfs.core.keys import chunk_key
 from shardfs.errors import NoCopy
 from shardfs.testing.faults import Kind, OneGoodCopy, always, first
 from tests.fetch.world import BLOCK, HEADER, RUN, World, simulate
 
 PATH = "llama/model.safetensors"
+
+spans = pytest.mark.parametrize("spans", [True, False], ids=["one answer", "two answers"])
 
 
 def imported(*, size: int = 2 * RUN, pad: int = 777, path: str = PATH, **about) -> World:
@@ -45,8 +47,9 @@ def asked_there(world: World) -> int:
 
 
 @pytest.mark.parametrize("size", [BLOCK, BLOCK + 1, RUN, 2 * RUN, 2 * RUN + 5 * BLOCK + 9])
-async def test_a_chunk_is_read_from_the_object_it_is_a_part_of(autojump_clock, size):
-    world = imported(size=size)
+@spans
+async def test_a_chunk_is_read_from_the_object_it_is_a_part_of(autojump_clock, size, spans):
+    world = imported(size=size, spans=spans)
     async with world.running():
         for run in range(world.runs(0)):
             await world.read(world.place(0, run))
@@ -56,14 +59,16 @@ async def test_a_chunk_is_read_from_the_object_it_is_a_part_of(autojump_clock, s
     assert fetched == size
 
 
-async def test_a_small_read_in_the_middle_costs_the_pointer_and_a_block(autojump_clock):
-    world = imported()
+@spans
+async def test_a_small_read_in_the_middle_costs_the_pointer_and_a_block(autojump_clock, spans):
+    world = imported(spans=spans)
     async with world.running():
         await world.read(world.place(0, run=1), 5 * BLOCK + 9, 10, whole=False)
         await world.read(world.place(0, run=1), 3 * BLOCK, 10, whole=False)
     there = [span for span in world.nodes[server_of(world)].ranges if span[0] == PATH]
     assert there == [(PATH, 777 + RUN + 5 * BLOCK, BLOCK), (PATH, 777 + RUN + 3 * BLOCK, BLOCK)]
-    assert world.asked(0) <= 4  # of each holder the small object, and in vain the block
+    # Of each holder the small object, and in vain the block.
+    assert world.asked(0) <= (2 if spans else 4)
 
 
 async def test_an_object_that_comes_slowly_is_not_asked_for_twice(autojump_clock):
@@ -91,9 +96,10 @@ async def test_the_pointer_is_remembered_when_memory_was_given_back(autojump_clo
 
 
 @pytest.mark.parametrize("run", [0, 1])
-async def test_raw_and_external_copies_stand_for_each_other(autojump_clock, run):
+@spans
+async def test_raw_and_external_copies_stand_for_each_other(autojump_clock, run, spans):
     """The header came from the raw copy; the other holder turns out to have a pointer instead of blocks."""
-    world = imported()
+    world = imported(spans=spans)
     raw, other = world.owners(0)
     make_raw(world, raw)
     async with world.running():
@@ -108,10 +114,11 @@ async def test_raw_and_external_copies_stand_for_each_other(autojump_clock, run)
     assert sum(store.health.corruptions for store in world.fleet.stores) == 0
 
 
-async def test_a_long_pointer_is_not_taken_for_blocks(autojump_clock):
+@spans
+async def test_a_long_pointer_is_not_taken_for_blocks(autojump_clock, spans):
     """With small blocks it is longer than one."""
     path = "/".join(["x" * 250] * 16)
-    world = imported(path=path)
+    world = imported(path=path, spans=spans)
     raw, other = world.owners(0)
     make_raw(world, raw)
     assert len(world.nodes[other].objects[chunk_key(world.digests[0])]) > HEADER + BLOCK
@@ -121,6 +128,19 @@ async def test_a_long_pointer_is_not_taken_for_blocks(autojump_clock):
         world.nodes[other].up, world.nodes[raw].up = True, False
         await trio.sleep(2)
         await world.read(world.place(0))
+    assert sum(store.health.corruptions for store in world.fleet.stores) == 0
+
+
+@spans
+@pytest.mark.parametrize("block", range(8))
+async def test_a_long_pointer_that_reaches_into_what_was_asked_for(autojump_clock, block, spans):
+    path = "/".join(["x" * 250] * 16)
+    world = imported(path=path, spans=spans)
+    for holder in world.owners(0):
+        world.point(0, holder, server_of(world), path, offset=777, tag="t" * 512)
+        assert len(world.nodes[holder].objects[chunk_key(world.digests[0])]) > header_size(2 * RUN, BLOCK) + BLOCK
+    async with world.running():
+        await world.read(world.place(0), block * BLOCK, 10, whole=False)
     assert sum(store.health.corruptions for store in world.fleet.stores) == 0
 
 
@@ -136,8 +156,9 @@ async def test_a_long_pointer_is_not_taken_for_blocks(autojump_clock):
     ids=["other bytes", "shorter", "half", "empty", "deleted"],
 )
 @pytest.mark.parametrize("known", [False, True])
-async def test_an_object_that_was_changed_is_named_at_once(autojump_clock, change, said, known):
-    world = imported()
+@spans
+async def test_an_object_that_was_changed_is_named_at_once(autojump_clock, change, said, known, spans):
+    world = imported(spans=spans)
     server = server_of(world)
     node = world.nodes[server]
     async with world.running():

@@ -6,7 +6,9 @@ Times are virtual, so the numbers are exact: what the choreography adds, without
 import pytest
 import trio
 
+from shardfs.core.chunk import header_size
 from shardfs.core.keys import chunk_key
+from shardfs.core.pointer import POINTER_BYTES_MAX
 from shardfs.errors import NoCopy
 from shardfs.testing.faults import LYING, Ask, Fault, Kind, always
 from tests.fetch.world import BLOCK, HEADER, RUN, World
@@ -61,7 +63,7 @@ async def test_one_bad_answer_is_never_seen(autojump_clock, kind, at):
 async def test_the_middle_of_a_chunk_whose_header_is_not_known(autojump_clock, kind, at, part):
     if (kind, part) == (Kind.OTHER_DATA, "header"):
         return  # the header is right
-    world = World(sizes=[2 * RUN])
+    world = World(sizes=[2 * RUN], spans=False)
     first = world.owners(0)[0]
     seen = set()
 
@@ -79,6 +81,51 @@ async def test_the_middle_of_a_chunk_whose_header_is_not_known(autojump_clock, k
         await world.read(world.place(0, run=1), 3 * BLOCK + 5, 2 * BLOCK, whole=False)
         await world.settle()
     assert world.hits(kind) >= 1
+
+
+HEAD = header_size(2 * RUN, BLOCK)
+HEAD_SPAN = HEAD + POINTER_BYTES_MAX
+IN_ONE = (0, 1, HEAD - 1, HEAD, HEAD_SPAN - 1, HEAD_SPAN, HEAD_SPAN + BLOCK, HEAD_SPAN + 2 * BLOCK - 1)
+CASES_IN_ONE = [
+    *((kind, at) for kind, at in CASES if kind not in (Kind.RESET, Kind.HANG, Kind.TRUNCATE, Kind.FLIP)),
+    *((kind, at) for kind in (Kind.RESET, Kind.HANG, Kind.TRUNCATE, Kind.FLIP) for at in IN_ONE),
+]
+
+
+@pytest.mark.parametrize(("kind", "at"), CASES_IN_ONE)
+async def test_header_and_blocks_in_one_answer(autojump_clock, kind, at):
+    """A fault at each place where such an answer can go wrong: within the header, behind it, between the two, later."""
+    usual = World(sizes=[2 * RUN], bandwidth=1e8)
+    async with usual.running():
+        healthy = await usual.read(usual.place(0, run=1), 3 * BLOCK + 5, 2 * BLOCK - 10, whole=False)
+    assert usual.asked(0) == 1, "one request for both"
+    world = World(sizes=[2 * RUN], bandwidth=1e8, plan=FirstAsk(Fault(kind, at, factor=1000)))
+    async with world.running():
+        took = await world.read(world.place(0, run=1), 3 * BLOCK + 5, 2 * BLOCK - 10, whole=False)
+        await world.settle()
+    unseen = kind is Kind.FLIP and HEAD <= at < HEAD_SPAN  # nobody looks at the blocks that come with the header
+    assert world.hits(kind) == 1
+    assert took - healthy <= EXTRA_SECONDS.get(kind, 0.05)
+    assert world.metrics.total(world.metrics.corrupt) == (kind in LYING and not unseen)
+    assert world.metrics.total(world.metrics.fetched_bytes) == 2 * BLOCK
+
+
+async def test_a_block_of_one_answer_is_read_before_the_next_has_come(autojump_clock):
+    world = World(sizes=[2 * RUN], bandwidth=1e6)
+    place = world.place(0, run=1)
+    took = {}
+
+    async def read(blocks: int) -> None:
+        took[blocks] = await world.read(place, 3 * BLOCK, blocks * BLOCK, whole=False)
+
+    async with world.running():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, 4)
+            await trio.sleep(0.001)
+            nursery.start_soon(read, 1)
+        await world.settle()
+    assert world.asked(0) == 1
+    assert took[4] - took[1] > 2 * BLOCK / 1e6
 
 
 @pytest.mark.parametrize("kind", [Kind.REFUSE, Kind.RESET, Kind.HANG])

@@ -39,6 +39,9 @@ class Run:
             bandwidth=chance.choice((1e6, 1e8, 1e9)),
             job_timeout=JOB_SECONDS,
         )
+        apart = random.Random(f"spans {seed}")  # the seeds below mean what they meant before there were spans
+        for node in self.world.nodes.values():
+            node.spans = apart.random() < 0.5
         self.faults_end = chance.uniform(1, 20)
         self.failed = 0
         self.read = 0

@@ -45,7 +45,10 @@ class PoisonedPool(SlotPool):
 
 
 class World:
-    """`chunks` are plain bytes; `put` copies each to its owners. One engine at a time."""
+    """`chunks` are plain bytes; `put` copies each to its owners. One engine at a time.
+
+    `spans` tells whether nodes answer with several spans of an object at once.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class World:
         latency: float = 0.001,
         bandwidth: float = 1e9,
         job_timeout: float = 9.0,
+        spans: bool = True,
     ) -> None:
         self.chance = random.Random(seed)
         self.names = [f"n{i}" for i in range(nodes)]
@@ -71,6 +75,8 @@ class World:
             name: SimulatedNode(name, {}, chance=self.chance, latency=latency, bandwidth=bandwidth, plan=plan)
             for name in self.names
         }
+        for node in self.nodes.values():
+            node.spans = spans
         for size in sizes:
             self.put(self.chance.randbytes(size))
         self.fleet = Fleet([WatchedStore(node, chance=self.chance.random) for node in self.nodes.values()])

@@ -44,7 +44,7 @@ async def test_get_answers(sample, tmp_path: Path) -> None:
         for asked in (f"{size}-", f"{size}-{size + 5}", "-0"):
             status, headers, body = await node.ask("GET", sample.key, f"Range: bytes={asked}")
             assert (status, headers["content-range"], body) == (416, f"bytes */{size}", b"nothing there\n")
-        for ignored in ("bytes=5-2", "bytes=a-b", "bytes=0-1,5-6", "lines=1-2", "bytes=-", "bytes=" + "1" * 50 + "-"):
+        for ignored in ("bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=-", "bytes=" + "1" * 50 + "-"):
             assert (await node.ask("GET", sample.key, f"Range: {ignored}"))[::2] == (200, sample.data)
 
 

@@ -16,6 +16,7 @@ from shardfs.store.base import Store
 from shardfs.store.file import FileStore
 from shardfs.store.http import HttpStore
 from shardfs.testing.memory_store import MemoryStore
+from shardfs.testing.span_exam import SPAN_EXAM
 from shardfs.testing.store_exam import EXAM, REFUSING, Check
 
 
@@ -67,6 +68,15 @@ ENGINES = {"file": file_store, "http": http_store, "process": process_store, "me
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("check", [*EXAM, *REFUSING], ids=lambda check: check.__name__)
 async def test_exam(check: Check, engine: str, tmp_path: Path) -> None:
+    def make() -> AbstractAsyncContextManager[Store]:
+        return ENGINES[engine](tmp_path)
+
+    await check(make)
+
+
+@pytest.mark.parametrize("engine", ["http", "process"])
+@pytest.mark.parametrize("check", SPAN_EXAM, ids=lambda check: check.__name__)
+async def test_span_exam(check: Check, engine: str, tmp_path: Path) -> None:
     def make() -> AbstractAsyncContextManager[Store]:
         return ENGINES[engine](tmp_path)
 

@@ -16,6 +16,7 @@ from shardfs.store.base import Store
 from shardfs.store.http import HttpStore
 from shardfs.testing import store_exam
 from shardfs.testing.samples import sample_chunk
+from shardfs.testing.span_exam import SPAN_EXAM
 from shardfs.testing.store_exam import Check
 from tests.store.evil import head, request_head
 
@@ -71,6 +72,7 @@ async def nginx_store(folder: Path) -> AsyncIterator[Store]:
         store_exam.check_arrived_raises,
         store_exam.check_cancel_get,
         store_exam.check_stat,
+        *SPAN_EXAM,
     ],
     ids=lambda check: check.__name__,
 )
