@@ -26,6 +26,8 @@ from shardfs.errors import MountError, UsageError
 
 READY_SECONDS = 60.0
 _FREE_SHARE = 4
+_TOUCHED_SHARE = 0.25
+"""Of `--memory`: what one whole-model read needs with the disk cache behind it."""
 
 
 @click.command()
@@ -82,6 +84,7 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
             cache=cache,
             cache_bytes=_cache_size(cache, settings.get("cache_size")),
             read_timeout_seconds=timeout,
+            touched_share=_TOUCHED_SHARE,
         )
         options = MountOptions(allow_other=bool(settings["allow_other"]), read_timeout_seconds=timeout)
 

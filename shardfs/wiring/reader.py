@@ -31,12 +31,13 @@ _JOB_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """What a reading program may use. `cache` None: memory only."""
+    """What a reading program may use. `cache` None: memory only. `touched_share`: of memory, touched at the start."""
 
     memory_bytes: int = 512 * 1024 * 1024
     cache: Path | None = None
     cache_bytes: int = 0
     read_timeout_seconds: float = 10.0
+    touched_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +75,6 @@ async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Read
             )
             await nursery.start(fleet.run_probes)
             await nursery.start(engine.run)
+            nursery.start_soon(pool.touch, int(pool.slots * options.touched_share))
             yield Reader(fleet, catalog, engine, disk, metrics)
             nursery.cancel_scope.cancel()

@@ -208,3 +208,34 @@ def test_nothing_is_lost_whatever_is_cancelled(seed, slots, tasks):
     assert got
     assert not pool._waiting
     assert sorted(slot.index for slot in (*kept, *pool._free)) == list(range(slots))
+
+
+async def test_touched_slots_are_the_first_used_and_come_back_zeroed():
+    pool = pool_of(8)
+    pool.on_pressure(lambda: False)
+    await pool.touch(3)
+    assert pool.free == 8
+    taken = [pool.try_acquire() for _ in range(8)]
+    assert sorted(slot.index for slot in taken[:3]) == [0, 1, 2]
+    assert [slot.index for slot in taken[3:]] == [7, 6, 5, 4, 3]
+    assert all(set(slot.view) == {0} for slot in taken)
+
+
+async def test_touching_takes_nothing_that_is_in_use_and_serves_those_who_wait():
+    pool = pool_of(2)
+    held = [pool.try_acquire()]
+    held[0].view[:] = b"\xdd" * pool.slot_bytes
+    got: list[Slot] = []
+
+    async def want() -> None:
+        got.append(await pool.acquire())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.touch, 2)
+        await trio.testing.wait_all_tasks_blocked()  # the other one is being touched
+        nursery.start_soon(want)
+    assert got
+    assert got[0] is not held[0]
+    assert set(held[0].view) == {0xDD}
+    await pool.touch(2)  # nothing is left to touch
+    assert pool.free == 0
