@@ -19,9 +19,10 @@ from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.names import check_path
 from shardfs.errors import Denied, InvalidFormat, NoSpace, NotFound, StoreError, Unavailable, UsageError
-from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalStat, StoreStat
+from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalStat, SpanInto, StoreStat
 from shardfs.store.folder import Folder
 from shardfs.store.folder_upload import Upload, sweep
+from shardfs.store.spans import slices
 
 THREADS_MAX = 16
 SLICE_BYTES = 1024 * 1024
@@ -52,7 +53,7 @@ def _is_absence(error: OSError) -> bool:
 
 
 class FileStore:
-    """`Store` and `ExternalSource` over the folder `root`, which is made when its parent exists."""
+    """`Store`, `SpanSource` and `ExternalSource` over the folder `root`, which is made when its parent exists."""
 
     def __init__(self, node: str, root: Path) -> None:
         self._node = node
@@ -78,30 +79,53 @@ class FileStore:
             if await self.size(key) is None:
                 raise self._missing(key)
             return 0
-        return await self._slices(key, into, offset, arrived)
+        return await self._span(key, into, offset, arrived)
 
-    async def _slices(self, name: str, into: memoryview, offset: int, arrived: Callable[[int], None] | None) -> int:
-        done = 0
-        while done < len(into):
-            wanted = min(SLICE_BYTES, len(into) - done)
+    @property
+    def has_spans(self) -> bool:
+        """As `SpanSource.has_spans`: small spans take one thread for a moment instead of one each."""
+        return True
+
+    async def get_spans(
+        self, key: ObjectKey, spans: Sequence[SpanInto], *, arrived: Callable[[int, int], None] | None = None
+    ) -> Sequence[int] | None:
+        """As `SpanSource.get_spans`."""
+        return await self._slices(key, spans, arrived)
+
+    async def _span(self, name: str, into: memoryview, offset: int, arrived: Callable[[int], None] | None) -> int:
+        tell = None if arrived is None else lambda _, count: arrived(count)
+        return (await self._slices(name, [(offset, into)], tell))[0]
+
+    async def _slices(
+        self, name: str, spans: Sequence[SpanInto], arrived: Callable[[int, int], None] | None
+    ) -> Sequence[int]:
+        counts = [0] * len(spans)
+        for pieces in slices(spans, SLICE_BYTES):
             buffer = self._buffers.pop() if self._buffers else bytearray(SLICE_BYTES)
-            view = memoryview(buffer)[:wanted]  # not given back when cancelled: a thread may still fill it
-            count = await self._run(f"get {name}", self._read, name, view, offset + done)
-            if count is None:
+            data = memoryview(buffer)  # not given back when cancelled: a thread may still fill it
+            reads = []
+            for _, offset, size in pieces:
+                reads.append((offset, data[:size]))
+                data = data[size:]
+            found = await self._run(f"get {name}", self._read, name, reads)
+            if found is None:
                 raise self._missing(name)
-            into[done : done + count] = view[:count]
+            for (number, _, _), (_, view), count in zip(pieces, reads, found, strict=True):
+                at = counts[number]
+                counts[number] = at + count
+                spans[number][1][at : at + count] = view[:count]
             if len(self._buffers) < THREADS_MAX:
                 self._buffers.append(buffer)
-            done += count
-            if count and arrived is not None:
-                arrived(done)
-            if count < wanted:
+            for (number, _, _), count in zip(pieces, found, strict=True):
+                if count and arrived is not None:
+                    arrived(number, counts[number])
+            if found[-1] < pieces[-1][2]:
                 break
-        return done
+        return counts
 
-    def _read(self, name: str, view: memoryview, offset: int) -> int | None:
+    def _read(self, name: str, reads: Sequence[SpanInto]) -> Sequence[int] | None:
         try:
-            return self._folder.read_at(name, view, offset)
+            return self._folder.read_at(name, reads)
         except OSError as error:
             if not _is_absence(error):
                 raise
@@ -163,7 +187,7 @@ class FileStore:
         if not into:
             await self.external_stat(path)
             return 0
-        return await self._slices(path, into, offset, arrived)
+        return await self._span(path, into, offset, arrived)
 
     async def external_stat(self, path: str) -> ExternalStat:
         """As `ExternalSource.external_stat`."""

@@ -16,14 +16,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from heapq import nsmallest
 from pathlib import Path
 
 from shardfs.core.keys import CHUNKS, MANIFESTS, REFS, ObjectKey, parse_key
 from shardfs.errors import InvalidFormat
-from shardfs.store.base import StoreStat
+from shardfs.store.base import SpanInto, StoreStat
 
 TEMP = "tmp"
 
@@ -102,11 +102,11 @@ class Folder:
             raise FileNotFoundError(errno.ENOENT, "not a file", key)
         return file, status.st_size
 
-    def read_at(self, key: str, into: memoryview, offset: int) -> int:
-        """Fill `into` from `offset` of the object; fewer bytes only where it ends."""
+    def read_at(self, key: str, spans: Sequence[SpanInto]) -> Sequence[int]:
+        """Fill each span from the object; how many bytes there were of each, fewer only where it ends."""
         file, _ = self.open(key)
         try:
-            return read_full(file, into, offset)
+            return [read_full(file, into, offset) for offset, into in spans]
         finally:
             os.close(file)
 

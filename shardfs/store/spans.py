@@ -1,6 +1,6 @@
-"""Several spans of one object from a store that cannot deliver them in one answer: a `get` for each, side by side."""
+"""Several spans of one object: a `get` for each where a store cannot deliver them at once, and slices of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -39,3 +39,21 @@ async def get_side_by_side(
     if failures:
         raise failures[0]
     return counts
+
+
+def slices(spans: Sequence[SpanInto], size_max: int) -> Iterator[Sequence[tuple[int, int, int]]]:
+    """All of the spans in order, at most `size_max` bytes at a time: pieces, as the span's number, offset and size."""
+    pieces: list[tuple[int, int, int]] = []
+    room = size_max
+    for number, (offset, into) in enumerate(spans):
+        done = 0
+        while done < len(into):
+            size = min(room, len(into) - done)
+            pieces.append((number, offset + done, size))
+            done += size
+            room -= size
+            if not room:
+                yield pieces
+                pieces, room = [], size_max
+    if pieces:
+        yield pieces

@@ -74,7 +74,7 @@ async def test_exam(check: Check, engine: str, tmp_path: Path) -> None:
     await check(make)
 
 
-@pytest.mark.parametrize("engine", ["http", "process"])
+@pytest.mark.parametrize("engine", ["file", "http", "process"])
 @pytest.mark.parametrize("check", SPAN_EXAM, ids=lambda check: check.__name__)
 async def test_span_exam(check: Check, engine: str, tmp_path: Path) -> None:
     def make() -> AbstractAsyncContextManager[Store]:

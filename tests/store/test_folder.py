@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import trio
 from shardfs.core.keys import ObjectKey
 from shardfs.errors import Denied, InvalidFormat, NoSpace, NotFound, StoreError, Unavailable
 from shardfs.store import folder_upload
+from shardfs.store.base import SpanInto
 from shardfs.store.file import FileStore, failure
 from shardfs.store.folder import Folder
 from shardfs.store.folder_upload import Upload, sweep
@@ -311,10 +313,10 @@ async def test_a_hanging_disk_can_be_left(tmp_path: Path, monkeypatch: pytest.Mo
     token = trio.lowlevel.current_trio_token()
     real = Folder.read_at
 
-    def hang(self: Folder, key: ObjectKey, into: memoryview, offset: int) -> int:
+    def hang(self: Folder, key: ObjectKey, spans: Sequence[SpanInto]) -> Sequence[int]:
         token.run_sync_soon(entered.set)
         answer.wait()
-        return real(self, key, into, offset)
+        return real(self, key, spans)
 
     store = FileStore("a", tmp_path / "a")
     await store.put(SAMPLE.key, [SAMPLE.data])
