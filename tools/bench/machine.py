@@ -21,8 +21,14 @@ def machine() -> dict[str, object]:
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "root": os.geteuid() == 0,
+        "congestion_control": congestion_control(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def congestion_control() -> str:
+    """The system's choice for TCP, which other programs on this machine use over loopback as well (see ADR 18)."""
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
 
 
 def processor() -> str:

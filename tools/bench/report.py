@@ -121,7 +121,7 @@ def _page(
         f"{machine['date']}. {machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, Linux "
         f"{machine['kernel']}, Python {machine['python']}, {'root' if machine['root'] else 'not root'}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ". Nodes and client share these cores, over loopback.",
+        + f". Nodes and client share these cores, over loopback; congestion control {machine['congestion_control']}.",
         "",
         HOW_TO_READ.format(size=format_size(options.size), runs=options.runs),
         "",
