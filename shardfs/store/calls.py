@@ -1,8 +1,9 @@
 """Calls into blocking libraries that cannot be interrupted, in bounded threads.
 
-A cancelled or timed-out call returns to its caller at once. Its function finds out when it hands over the next piece or
-asks whether anybody still waits, and otherwise ends with the library's own time-outs. Results and pieces are handed
-over as values in trio's thread: the library never sees the caller's memory, so nothing can arrive late.
+A cancelled or timed-out call returns to its caller at once. Its function finds out when it delivers the next bytes or
+asks whether anybody still waits, and otherwise ends with the library's own time-outs. Results are handed over in trio's
+thread. Bytes are copied into the caller's memory by the call's own thread, under a lock that giving up takes too, so
+nothing can arrive late and the library never sees that memory.
 
 A call that has not ended although it was cancelled keeps its place; when all places are held by such calls, further
 ones are refused instead of piling up. All threads are daemons: none holds up the end of the program for long. It is
@@ -11,7 +12,6 @@ the last ones are waited for, for `SETTLE_SECONDS_MAX` at most.
 """
 
 import atexit
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +21,11 @@ from typing import TypeVar, cast
 import outcome
 import trio
 
-PIECES_AHEAD_MAX = 8
-"""Pieces that are handed over and not taken yet; the library waits."""
+FIRST_NEWS_BYTES = 320 * 1024
+"""The caller is told of the first bytes when there are so many: a block and its chunk's header."""
+
+NEXT_NEWS_BYTES = 512 * 1024
+"""And again after so many more: each time costs it a turn of the event loop."""
 
 SETTLE_SECONDS_MAX = 6.0
 
@@ -50,19 +53,25 @@ class Calls:
         """Calls that were cancelled and have not ended yet."""
         return self._abandoned
 
-    async def run(self, work: "Callable[[Call], _T]", piece: Callable[[bytes], None] | None = None) -> _T:
+    async def run(
+        self,
+        work: "Callable[[Call], _T]",
+        into: memoryview | None = None,
+        arrived: Callable[[int], None] | None = None,
+    ) -> _T:
         """What `work(call)` returns or raises, called in a thread. TooManyStuck.
 
-        What `work` emits goes to `piece`, in trio's thread and in order; what `piece` raises ends the call.
+        What `work` delivers goes to `into`. `arrived(n)` is called in trio's thread now and then, with the bytes that
+        are there; what it raises ends the call.
         """
         await trio.lowlevel.checkpoint()
         if self._abandoned >= self._calls_max:
             raise TooManyStuck
         await self._slots.acquire()
-        call = Call(self)
+        call = Call(self, into)
         call.start(work)
         try:
-            return cast(_T, await call.result(piece))
+            return cast(_T, await call.result(arrived))
         finally:
             if not call.ended:
                 self._abandoned += 1
@@ -75,21 +84,35 @@ class Calls:
 
 
 class Call:
-    """One call. `emit` and `check` are for its thread, everything else for trio's."""
+    """One call. `deliver` and `check` are for its thread, everything else for trio's.
 
-    def __init__(self, calls: Calls) -> None:
+    Changing, under the lock: `abandoned`, what has landed. In trio's thread only: `ended`, the result, the bell.
+    """
+
+    def __init__(self, calls: Calls, into: memoryview | None) -> None:
         self._calls = calls
         self._token = trio.lowlevel.current_trio_token()
-        self._send, self._receive = trio.open_memory_channel[object](math.inf)  # PIECES_AHEAD_MAX and a result
-        self._room = threading.Semaphore(PIECES_AHEAD_MAX)
+        self._into = into
+        self._lock = threading.Lock()
+        self._landed = 0
+        self._told_at = FIRST_NEWS_BYTES
+        self._bell = trio.Event()
+        self._result: outcome.Outcome[object] | None = None
         self.abandoned = False
         self.ended = False
 
-    def emit(self, data: bytes) -> None:
-        """Hand over a piece, when there is room for it. Abandoned when nobody waits any more."""
-        self._room.acquire()  # `abandon` lets it through
-        self.check()
-        self._deliver(data)
+    def deliver(self, data: bytes) -> None:
+        """The next bytes for the caller. Abandoned when nobody waits any more, ValueError when there is no room."""
+        with self._lock:
+            self.check()
+            end = self._landed + len(data)
+            if self._into is None or end > len(self._into):
+                raise ValueError("more bytes than asked for")
+            self._into[self._landed : end] = data
+            self._landed = end
+        if end >= self._told_at:
+            self._told_at = end + NEXT_NEWS_BYTES
+            self._soon(self._ring)
 
     def check(self) -> None:
         """Abandoned when nobody waits any more."""
@@ -107,33 +130,39 @@ class Call:
         trio.lowlevel.start_thread_soon(call, self._finish, "shardfs-blocking")
 
     def _finish(self, result: "outcome.Outcome[outcome.Outcome[object]]") -> None:
-        self._deliver(result.unwrap())
+        self._soon(self._end, result.unwrap())
 
-    def _deliver(self, item: object) -> None:
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._arrive, item)
+            self._token.run_sync_soon(call, *arguments)
 
-    def _arrive(self, item: object) -> None:
-        if not isinstance(item, bytes):
-            self.ended = True
-            self._calls.gone(self)
-        if not self.abandoned:
-            self._send.send_nowait(item)
+    def _end(self, result: "outcome.Outcome[object]") -> None:
+        self.ended = True
+        self._result = result
+        self._calls.gone(self)
+        self._ring()
 
-    async def result(self, piece: Callable[[bytes], None] | None) -> object:
-        """Wait for the end; pieces go to `piece` on the way."""
+    def _ring(self) -> None:
+        self._bell.set()
+
+    async def result(self, arrived: Callable[[int], None] | None) -> object:
+        """Wait for the end; `arrived` hears of what has landed on the way."""
+        heard = 0
         while True:
-            item = await self._receive.receive()
-            if isinstance(item, outcome.Error | outcome.Value):
-                return item.unwrap()
-            self._room.release()
-            if piece is not None and isinstance(item, bytes):
-                piece(item)
+            await self._bell.wait()
+            self._bell = trio.Event()
+            landed = self._landed
+            if arrived is not None and landed > heard:
+                heard = landed
+                arrived(landed)
+            if self._result is not None:
+                return self._result.unwrap()
 
     def abandon(self) -> None:
-        """Nobody waits for it any more; what it still sends goes nowhere."""
-        self.abandoned = True
-        self._room.release()
+        """Nobody waits for it any more, and nothing of it lands any more."""
+        with self._lock:
+            self.abandoned = True
+            self._into = None
 
 
 _running: set[Call] = set()  # trio's thread adds, each call's own removes

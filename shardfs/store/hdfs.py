@@ -64,21 +64,17 @@ class HdfsStore:
         offset: int = 0,
         arrived: Callable[[int], None] | None = None,
     ) -> int:
-        """As `Store.get`. Bytes arrive in pieces of 256 KiB and are copied once more."""
+        """As `Store.get`. The call's thread copies the bytes into `into`, in pieces of 64 KiB."""
         what, done = f"get {key}", 0
 
-        def piece(data: bytes) -> None:
+        def heard(count: int) -> None:
             nonlocal done
-            end = done + len(data)
-            if end > len(into):
-                raise Unavailable(self._node, f"{what}: more bytes than asked for")
-            into[done:end] = data
-            done = end
+            done = count
             if arrived is not None:
-                arrived(done)
+                arrived(count)
 
         path = self._path(key)
-        wanted = await self._run(what, lambda call: self._folder.read(call, path, offset, len(into)), key, piece)
+        wanted = await self._run(what, lambda call: self._folder.read(call, path, offset, len(into)), key, into, heard)
         if done != wanted:
             raise Unavailable(self._node, f"{what}: {done} of {wanted} bytes")
         return done
@@ -167,7 +163,8 @@ class HdfsStore:
         what: str,
         work: Callable[[Call], _T],
         key: ObjectKey | ExternalPath | None = None,
-        piece: Callable[[bytes], None] | None = None,
+        into: memoryview | None = None,
+        arrived: Callable[[int], None] | None = None,
     ) -> _T:
         """`work` in a thread. With `key`, a FileNotFoundError means that there is no such object."""
 
@@ -178,7 +175,7 @@ class HdfsStore:
 
         await self._namenode.awake(what)
         try:
-            result = await self._calls.run(rooted, piece)
+            result = await self._calls.run(rooted, into, arrived)
         except TooManyStuck:
             raise Unavailable(self._node, f"{what}: too many calls are stuck") from None
         except NotFound:

@@ -7,15 +7,11 @@ import threading
 import pytest
 import trio
 
-from shardfs.store.calls import Abandoned, Call, Calls, TooManyStuck
+from shardfs.store.calls import FIRST_NEWS_BYTES, NEXT_NEWS_BYTES, Abandoned, Call, Calls, TooManyStuck
 
 
 def make(calls_max: int = 4) -> Calls:
     return Calls(calls_max=calls_max)
-
-
-def nothing(_: bytes) -> None:
-    raise AssertionError("a piece that nobody sent")
 
 
 async def until_none_is_abandoned(calls: Calls) -> None:
@@ -34,39 +30,75 @@ async def test_results_and_errors() -> None:
     calls = make()
     assert await calls.run(lambda _: 8) == 8
     with pytest.raises(Stop):
-        await calls.run(fail, nothing)
+        await calls.run(fail)
     assert calls.abandoned == 0
 
 
-async def test_pieces_come_in_order_and_no_more_than_the_caller_takes() -> None:
-    count, got = 1000, list[bytes]()
+async def test_what_is_delivered_lands_in_order_and_is_told_now_and_then() -> None:
+    count, told = 40, list[int]()
+    into = memoryview(bytearray(count * 65536 + 1))
 
     def send(call) -> str:
         for number in range(count):
-            call.emit(b"%d" % number)
+            call.deliver(bytes([number]) * 65536)
+        call.deliver(b"x")
         return "done"
 
-    assert await make().run(send, got.append) == "done"
-    assert got == [b"%d" % number for number in range(count)]
+    assert await make().run(send, into, told.append) == "done"
+    assert into == b"".join(bytes([number]) * 65536 for number in range(count)) + b"x"
+    assert told == sorted(set(told))
+    assert told[-1] == len(into)
+    assert len(told) <= 2 + len(into) // NEXT_NEWS_BYTES
 
 
-async def test_what_a_piece_raises_ends_the_call_and_comes_out_unchanged() -> None:
-    ended = threading.Event()
-    error = ValueError("mine")
+async def test_the_first_block_is_told_of_before_the_rest_has_come() -> None:
+    go_on, told = threading.Event(), list[int]()
 
     def send(call) -> None:
+        call.deliver(bytes(FIRST_NEWS_BYTES))
+        go_on.wait()
+        call.deliver(b"x")
+
+    def arrived(count: int) -> None:
+        told.append(count)
+        go_on.set()
+
+    with trio.fail_after(30):
+        await make().run(send, memoryview(bytearray(FIRST_NEWS_BYTES + 1)), arrived)
+    assert told == [FIRST_NEWS_BYTES, FIRST_NEWS_BYTES + 1]
+
+
+@pytest.mark.parametrize("room", [None, 5])
+async def test_more_than_there_is_room_for_is_refused(room: int | None) -> None:
+    into = memoryview(bytearray(room)) if room else None
+
+    def send(call) -> None:
+        call.deliver(b"12345")
+        call.deliver(b"6")
+
+    with pytest.raises(ValueError, match="more bytes than asked for"):
+        await make().run(send, into)
+
+
+async def test_what_the_caller_raises_ends_the_call_and_comes_out_unchanged() -> None:
+    ended = threading.Event()
+    error = ValueError("mine")
+    into = memoryview(bytearray(FIRST_NEWS_BYTES))
+
+    def send(call) -> None:
+        call.deliver(bytes(FIRST_NEWS_BYTES))
         try:
             while True:
-                call.emit(b"x")
+                call.check()
         finally:
             ended.set()
 
-    def piece(_: bytes) -> None:
+    def arrived(_: int) -> None:
         raise error
 
     calls = make()
     with pytest.raises(ValueError, match="mine") as caught:
-        await calls.run(send, piece)
+        await calls.run(send, into, arrived)
     assert caught.value is error
     await until_none_is_abandoned(calls)
     assert ended.is_set()
@@ -74,14 +106,14 @@ async def test_what_a_piece_raises_ends_the_call_and_comes_out_unchanged() -> No
 
 async def test_calls_that_do_not_end_are_bounded_and_never_write() -> None:
     """A library that hangs: callers are free at once, the fifth is refused, and all is well when it wakes up."""
-    hang, pieces = threading.Event(), list[bytes]()
+    hang, into = threading.Event(), memoryview(bytearray(4))
     tried, ended = threading.Semaphore(0), threading.Semaphore(0)
 
     def stuck(call) -> None:
         tried.release()
         hang.wait()
         try:
-            call.emit(b"late")
+            call.deliver(b"late")
         except Abandoned:
             ended.release()
             raise
@@ -89,7 +121,7 @@ async def test_calls_that_do_not_end_are_bounded_and_never_write() -> None:
     calls = make(calls_max=4)
     for number in range(4):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, stuck, pieces.append)
+            nursery.start_soon(calls.run, stuck, into)
             while not tried.acquire(blocking=False):
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
@@ -99,8 +131,32 @@ async def test_calls_that_do_not_end_are_bounded_and_never_write() -> None:
     hang.set()
     await until_none_is_abandoned(calls)
     assert all(ended.acquire(blocking=False) for _ in range(4))
-    assert pieces == []
+    assert into == bytes(4)
     assert await calls.run(lambda _: 1) == 1
+
+
+async def test_a_caller_that_gives_up_owns_its_memory_again_at_once() -> None:
+    """While the call's thread delivers as quickly as it can."""
+    into = memoryview(bytearray(1 << 16))
+    tried = threading.Event()
+
+    def send(call) -> None:
+        while True:
+            call._landed = 0
+            call.deliver(b"\xff" * len(into))
+            tried.set()
+
+    calls = make()
+    for _ in range(20):
+        tried.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.run, send, into)
+            while not tried.is_set():
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        into[:] = bytes(len(into))
+        await until_none_is_abandoned(calls)
+        assert into == bytes(len(into))
 
 
 async def test_a_function_can_ask_whether_anybody_waits() -> None:
@@ -159,35 +215,12 @@ async def test_no_more_calls_at_a_time_than_allowed() -> None:
             running += 1
             most = max(most, running)
         for _ in range(20):
-            call.emit(b"x")
+            call.deliver(b"x")
         with lock:
             running -= 1
 
     calls = make(calls_max=3)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(calls.run, work, lambda _: None)
+            nursery.start_soon(calls.run, work, memoryview(bytearray(20)))
     assert most <= 3
-
-
-async def test_a_reader_that_stands_still_holds_the_library_back() -> None:
-    """What is handed over and not taken is bounded: a stream is not read into memory ahead of its reader."""
-    sent = 0
-
-    def send(call) -> None:
-        nonlocal sent
-        for _ in range(1000):
-            call.emit(b"x")
-            sent += 1
-
-    ahead = list[int]()
-    taken = 0
-
-    def piece(_: bytes) -> None:
-        nonlocal taken
-        taken += 1
-        ahead.append(sent - taken)
-
-    await make().run(send, piece)
-    assert taken == 1000
-    assert max(ahead) <= 9
