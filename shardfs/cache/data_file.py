@@ -7,7 +7,8 @@ The kernel keeps the pages of the mounted file; a second copy of them here would
 - A read near where another one ended goes through it, for the kernel's read-ahead, which brings large folios; the
   pages are dropped at once, from the 4 MiB boundary below, since the kernel drops large folios only whole. (Warm reads
   of 1 GiB through the mount, six of each in turns: 1458 MiB/s, 1305 to 1523, against 1149, 987 to 1738, around it: a
-  slot's single pages make a request to the disk for each MiB.)
+  slot's single pages make a request to the disk for each MiB.) One at a time for each file: the kernel keeps one
+  read-ahead for a descriptor.
 - Any other read goes around it: read-ahead would bring what nobody asked for.
 
 Methods raise OSError.
@@ -15,6 +16,7 @@ Methods raise OSError.
 
 import errno
 import os
+import threading
 from collections import deque
 from pathlib import Path
 
@@ -36,6 +38,7 @@ class DataFile:
         self.path = path
         self.size = size
         self._pool = pool
+        self._through_cache = threading.Lock()
         self._punches = medium.punches
         self._direct = medium.direct
         self._read_ends: deque[int] = deque(maxlen=_STREAMS_MAX)  # a hint: races only cost speed
@@ -49,7 +52,7 @@ class DataFile:
             whole = 0
         if whole == len(into):
             return
-        with self._pool.use(self.path) as fd:
+        with self._through_cache, self._pool.use(self.path) as fd:
             start, end = offset + whole, offset + len(into)
             holes.read_full(fd, start, into[whole:])
             below = start - start % _FOLIO_BYTES

@@ -24,6 +24,7 @@ from shardfs.core.chunk import ChunkHeader
 from shardfs.core.digest import Digest
 from shardfs.core.placement import Placement
 from shardfs.errors import NoCopy, ShardfsError
+from shardfs.fetch.disk_reads import DiskReads
 from shardfs.fetch.fill import ChunkPlace, Fill, Pointers, RunKey, first_run
 from shardfs.fetch.race import Racer
 from shardfs.fetch.report import Report
@@ -65,7 +66,7 @@ class Engine:
         self._options = options
         self._racer = Racer(fleet, placement, pool, metrics=metrics, chance=chance)
         self._writeback = Writeback(pool)
-        self._disk = trio.CapacityLimiter(options.disk_threads)
+        self._disk = DiskReads(threads=options.disk_threads, metrics=metrics)
         self._consumed: OrderedDict[RunKey, Fill] = OrderedDict()
         self._unread: OrderedDict[RunKey, Fill] = OrderedDict()
         self._throttle = Throttle()
@@ -244,7 +245,7 @@ class Engine:
         failure: Exception | None = None
         try:
             with trio.move_on_after(self._options.job_timeout_seconds) as scope:
-                await self._from_disk(fill, place, first, end)
+                await self._disk.bring(fill, place, first, end)
                 await self._from_nodes(fill, place, first, end, report)
             if scope.cancelled_caught:
                 self._racer.break_off(fill)
@@ -269,19 +270,6 @@ class Engine:
             logger.warning("and %d more chunks that could not be had", left_out)
         if said:
             logger.warning("%s", failure)
-
-    async def _from_disk(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
-        file, base = place.cache_file, place.cache_block
-        while file is not None and first < end:
-            present = file.missing(base + first, base + end) - base
-            if present > first:
-                view = fill.block_view(first, present)
-                # Not abandoned on cancel: the thread writes into the slot until it is done.
-                good = await trio.to_thread.run_sync(file.read, base + first, view, limiter=self._disk)
-                if good:
-                    self._metrics.disk_bytes.inc(len(view))
-                    fill.mark_ready(fill.mask(first, present))
-            first = present + 1
 
     async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
         while missing := fill.mask(first, end) & ~fill.ready:
