@@ -58,7 +58,7 @@ def source(world: World, size: int) -> Path:
     """The model of this group; the world's own where that is no larger."""
     if size == world.size:
         return world.source
-    path = world.work / "engines.safetensors"
+    path = world.work / f"engines-{size // MIB}.safetensors"
     return path if path.exists() else world.write_model(path, size, seed=2)
 
 
