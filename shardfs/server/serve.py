@@ -18,9 +18,9 @@ from shardfs.server.claim import claimed
 from shardfs.server.connection import Connection, Gone
 from shardfs.server.metrics import Metrics
 from shardfs.server.options import ServerOptions
+from shardfs.server.pacing import Pacing
 from shardfs.server.request import Refused
 from shardfs.server.router import Router
-from shardfs.store.same_host import spare_pacing
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class _Server:
             scope.cancel()
 
     async def _accept(self, listener: trio.SocketListener, conversations: trio.Nursery) -> None:
+        pacing = Pacing(listener.socket)
         while True:
             try:
                 stream = await listener.accept()
@@ -117,7 +118,7 @@ class _Server:
                 with stream.socket as sock, suppress(OSError):
                     await sock.send(_FULL)
                 continue
-            spare_pacing(stream.socket)
+            pacing.accepted(stream.socket)
             scope = trio.CancelScope()
             self._connections.add(scope)
             conversations.start_soon(self._handle, stream.socket, scope)

@@ -13,7 +13,6 @@ from typing import Protocol
 import trio
 
 from shardfs.core.digest import Bytes
-from shardfs.store.same_host import spare_pacing
 
 CONNECT_SECONDS_MAX = 10.0
 _TLS_READ_BYTES = 64 * 1024
@@ -69,7 +68,6 @@ class TcpWire:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # trio keeps at most 16 KiB unsent in a socket: bad for uploads. 0 is the system's own limit.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
-        spare_pacing(sock)
         self._sock = sock
         self._wake_at = 1
 
