@@ -5,6 +5,7 @@ left out and named. All read the same plain file on the same machine, rclone and
 a server of its own with keys made for this run. Each mount gets the kernel settings that a shardfs mount gives itself.
 """
 
+import os
 import shutil
 import socket
 import subprocess
@@ -54,6 +55,10 @@ class Served:
     process: "subprocess.Popen[bytes] | None"
 
 
+FAMILY = "SHARDFS_BENCH_RIVAL"
+"""A variable in the environment of everything that a rival's client starts: sshfs lets go of its ssh."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A mounted rival: the path of the model there, and its client's process."""
@@ -80,7 +85,9 @@ def running(world: World, rival: Rival, cache: Path) -> Iterator["Running"]:
             stack.callback(end, served.process)
         log = stack.enter_context((world.work / "rivals.log").open("ab"))
         command = rival.command(served.address, place, cache)
-        client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        client = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, FAMILY: str(place)}
+        )
         stack.callback(end, client)
         stack.callback(unmount, place)
         wait_for(lambda: is_mounted(place), client, f"{rival.name}: no mount")

@@ -16,7 +16,7 @@ from bench.context import Bench
 from bench.figures import Figures
 from bench.groups.daemon import CPU_KEY, cpu_seconds
 from bench.measure import GIB, Case, Results, evict, files_below, fill, middle
-from bench.rivals import RIVALS, S3_ONLY, Rival, find, running
+from bench.rivals import FAMILY, RIVALS, S3_ONLY, Rival, find, running
 from bench.world import World
 
 
@@ -127,15 +127,24 @@ def costed(world: World, pid: int, child: Child) -> dict[str, float]:
 
 
 def family_cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process and all that descend from it."""
+    """User and system time so far of a process, all that descend from it and all that have its mark (`FAMILY`)."""
     parents: dict[int, int] = {}
+    family, marked = {pid}, mark(pid)
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError, IndexError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    family = {pid}
+            one = int(entry.name)
+            parents[one] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if marked and mark(one) == marked:
+                family.add(one)
     while more := {one for one, parent in parents.items() if parent in family and one not in family}:
         family |= more
     return sum(cpu_seconds(one) for one in family)
+
+
+def mark(pid: int) -> bytes:
+    """What a process and those it started have in their environment, or nothing."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((variable for variable in variables if variable.startswith(FAMILY.encode())), b"")
 
 
 def full_cache(world: World, rival: Rival) -> Path:
