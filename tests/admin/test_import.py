@@ -37,21 +37,22 @@ SIZE = 5 * BLOCK_SIZE + 1000
 
 
 class Meddled(FileStore):
-    """Calls `meddle` after so many reads of others' files."""
+    """Calls `meddle` when so many reads of others' files have ended. Several go on at a time."""
 
     reads = 0
+    ended = 0
     after = -1
     failures = 0
     meddle: Callable[[], object] = staticmethod(lambda: None)
 
     async def get_external(self, path, into, *, offset, arrived=None):
         self.reads += 1
-        number = self.reads
         if self.failures:
             self.failures -= 1
             raise Unavailable(self.node, "a bad moment")
         count = await super().get_external(path, into, offset=offset, arrived=arrived)
-        if number == self.after:
+        self.ended += 1
+        if self.ended == self.after:
             self.meddle()
         return count
 
