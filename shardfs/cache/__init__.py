@@ -3,5 +3,6 @@
 from shardfs.cache.block_map import Content
 from shardfs.cache.disk import DiskCache, DiskCacheStatistics
 from shardfs.cache.file import CacheFile
+from shardfs.cache.lent import Lent
 
-__all__ = ["CacheFile", "Content", "DiskCache", "DiskCacheStatistics"]
+__all__ = ["CacheFile", "Content", "DiskCache", "DiskCacheStatistics", "Lent"]

@@ -25,6 +25,7 @@ import numpy as np
 from shardfs.cache import holes
 from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.folder import Medium
+from shardfs.cache.openers import is_open
 
 _NEAR_BYTES = 16 * 1024 * 1024
 _FOLIO_BYTES = 4 * 1024 * 1024
@@ -37,6 +38,7 @@ class DataFile:
     def __init__(self, path: Path, size: int, *, pool: DescriptorPool, medium: Medium) -> None:
         self.path = path
         self.size = size
+        self.inode = 0  # of the file that was made or found here; 0 before that
         self._pool = pool
         self._through_cache = threading.Lock()
         self._punches = medium.punches
@@ -79,6 +81,24 @@ class DataFile:
             else:
                 os.ftruncate(fd, 0)
                 os.ftruncate(fd, self.size)
+
+    def open_apart(self) -> int | None:
+        """A descriptor for reading that nobody shares; None when another file, or one of another size, lies there."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            state = os.fstat(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        if (state.st_ino, state.st_size) == (self.inode, self.size):
+            return fd
+        os.close(fd)
+        return None
+
+    def in_use(self) -> bool:
+        """Whether anybody has the file open or mapped. A read of ours that runs counts, idle descriptors do not."""
+        self._pool.forget(self.path)
+        return is_open(self.path)
 
     def _direct_part(self, data: memoryview) -> int:
         """How many bytes at the start of `data` may go around the page cache: whole pages of an aligned buffer."""

@@ -77,6 +77,7 @@ class DiskCache:
             clock=clock,
             free=self._free,
             emptied=self._drop_if_empty,
+            in_use=self._in_use,
         )
         self._shared = Shared(self._ledger, self._health, self._counters, clock, self._probe, self._troubled)
         # Guards the tables: opening, closing and removing files, IO included. Taken before the ledger's lock.
@@ -142,10 +143,15 @@ class DiskCache:
         self._ledger.check()
 
     def close(self) -> None:
-        """Wait for running reads and writes, note when files were last used, let the next owner in."""
+        """Wait for running reads and writes, note when files were last used, let the next owner in.
+
+        What is lent stays with whoever has it; the next owner finds out by itself that it is in use.
+        """
         self._ledger.close()
         with self._table:
             for file in self._files.values():
+                if self._ledger.kept(file.number):
+                    file.stored.used_ns = time.time_ns()
                 self._save_use(file)
         self._pool.close()
         self._folder.release()
@@ -225,6 +231,14 @@ class DiskCache:
             return False
         return True
 
+    def _in_use(self, number: int) -> bool:
+        """Whether anybody has the file open; when that cannot be known, somebody has."""
+        try:
+            return self._numbers[number].stored.in_use()
+        except OSError as error:
+            self._troubled(error, "read_errors")
+            return True
+
     def _probe(self) -> bool:
         if not self._folder.answers():
             return False
@@ -251,7 +265,8 @@ class DiskCache:
         """Take over what lies in the folder, oldest first, and evict what does not fit."""
         for found in scan(self._folder, self._stored):
             file = self._list(found.stored)
-            self._ledger.restore(file.number, file.content.map_charge)
+            doubtful = found.whole and self._medium.leases  # an earlier daemon may have lent it: it may still be mapped
+            self._ledger.restore(file.number, file.content.map_charge, doubtful=doubtful)
             for granule in np.flatnonzero(found.charges):
                 self._ledger.restore_granule((file.number, int(granule)), int(found.charges[granule]))
         self._ledger.make_room(0)

@@ -16,6 +16,7 @@ import numpy as np
 from shardfs.cache.block_map import Words, block_words
 from shardfs.cache.health import DiskHealth
 from shardfs.cache.ledger import Ledger
+from shardfs.cache.lent import Lent
 from shardfs.cache.stored import StoredFile
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -109,10 +110,39 @@ class CacheFile:
     def evict(self) -> int:
         """Drop what nobody is using right now; return the bytes of disk that came free.
 
-        The map goes with the last `close`.
+        Nothing of a file that is lent or that somebody still has open. The map goes with the last `close`.
         """
         ledger = self._shared.ledger
+        if not ledger.recall(self.number):
+            return 0
         return sum(ledger.evict_granule(granule) for granule in ledger.granules(self.number, self.stored.granules))
+
+    @property
+    def whole(self) -> bool:
+        """Whether `lend` would probably succeed. No IO, and takes no time."""
+        return self.stored.leases and self.stored.whole and not self._shared.health.bypassed
+
+    def lend(self) -> Lent | None:
+        """The data file, for somebody who reads it without us; None when that cannot be now.
+
+        Every block must be there and have been seen to be right since the cache was opened. The file, which is open,
+        stays so until the `Lent` is closed. Until then, and for as long as any process has the data file open or mapped
+        after it, nothing of it is evicted or changed. Opens one file, and may block for that.
+        """
+        ledger = self._shared.ledger
+        if not self.whole or not ledger.lend(self.number, lambda: self.whole):
+            return None
+        fd = None
+        try:
+            fd = self.stored.open_apart()
+        except FileNotFoundError:
+            pass  # somebody deleted it, which the next read will find out
+        except OSError as error:
+            self._shared.troubled(error, "read_errors")
+        if fd is None:
+            self._take_back()
+            return None
+        return Lent(fd, self._take_back)
 
     def hold(self) -> None:
         """Hand the file, which is open, out once more: it stays open for one more `close`."""
@@ -124,6 +154,18 @@ class CacheFile:
         self._release(self)
 
     # ---------------------------------------------------------------------------------------------------- inner
+
+    def _take_back(self) -> None:
+        ledger = self._shared.ledger
+        last = ledger.give_back(self.number)
+        if not ledger.closed:
+            if last:
+                # Most often nobody has it open any more. Whoever does is asked about again when there is need for room.
+                ledger.recall(self.number)
+                self.touch()
+            else:
+                self._used()
+        self.close()
 
     def _end(self, first: int, length: int) -> int:
         """The end block of a request; ValueError when it is not made of whole blocks of the file."""
@@ -169,10 +211,14 @@ class CacheFile:
 
     def _read_verified(self, first: int, expected: Words, into: memoryview) -> list[int]:
         """Read; return the blocks that are not what their words say, which after an error are all."""
+        stored = self.stored
+        epoch = stored.verified.epoch
         try:
-            self.stored.read(first, into)
+            stored.read(first, into)
             found = block_words(into, self.content.block_size)
             blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
+            if not blocks:
+                stored.verified.add(first, expected, stored.words, epoch=epoch)
             self._shared.counters.add("corrupt_blocks", len(blocks))
             self._shared.health.succeeded()
         except OSError as error:
@@ -181,7 +227,11 @@ class CacheFile:
         return blocks
 
     def _forget(self, block: int, word: np.uint64) -> None:
-        """Make a block absent that failed verification, unless somebody has replaced it since."""
+        """Make a block absent that failed verification, unless somebody has replaced it since.
+
+        While the file is out, the block stays as it is and is a miss; but the file is not lent again.
+        """
+        self.stored.verified.remove(block, block + 1)
         granule = (self.number, block // self.stored.granule_blocks)
         if not self._shared.ledger.begin_write(granule):
             return
@@ -207,6 +257,8 @@ class CacheFile:
     def _write(self, granule_number: int, first: int, end: int, data: memoryview) -> bool:
         granule = (self.number, granule_number)
         ledger, stored = self._shared.ledger, self.stored
+        if ledger.out(self.number) and stored.missing(first, end) == end:
+            return True  # nobody writes to a file that is out, nor has to
         if not ledger.begin_write(granule):
             return False
         try:

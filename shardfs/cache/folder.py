@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardfs.cache import holes
+from shardfs.cache.openers import is_open
 from shardfs.core.digest import Digest
 from shardfs.errors import CacheError
 
@@ -29,10 +30,14 @@ _PROBE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """What the filesystem under the cache folder can do."""
+    """What the filesystem under the cache folder can do.
+
+    Give back parts of a file; read and write around the page cache; tell whether anybody has a file open.
+    """
 
     punches: bool
     direct: bool
+    leases: bool
 
 
 class CacheFolder:
@@ -71,12 +76,16 @@ class CacheFolder:
         probe = self.path / "probe"
         fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            os.ftruncate(fd, _PROBE_BYTES)
-            if os.fstat(fd).st_blocks * 512 > _PROBE_BYTES // 2:
-                raise CacheError(f"cache folder {self.path}: its filesystem has no sparse files")
-            return Medium(punches=_punches(fd), direct=_takes_direct(probe))
+            try:
+                os.ftruncate(fd, _PROBE_BYTES)
+                if os.fstat(fd).st_blocks * 512 > _PROBE_BYTES // 2:
+                    raise CacheError(f"cache folder {self.path}: its filesystem has no sparse files")
+                punches, direct, open_now = _punches(fd), _takes_direct(probe), _said_open(probe)
+            finally:
+                os.close(fd)
+            open_then = _said_open(probe)
+            return Medium(punches=punches, direct=direct, leases=(open_now, open_then) == (True, False))
         finally:
-            os.close(fd)
             probe.unlink(missing_ok=True)
 
     def answers(self) -> bool:
@@ -171,6 +180,14 @@ def _punches(fd: int) -> bool:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return True  # too full to try; those that cannot punch are rare, and then eviction fails and is counted
         raise
+
+
+def _said_open(probe: Path) -> bool | None:
+    """What the kernel says; None when it does not tell."""
+    try:
+        return is_open(probe)
+    except OSError:
+        return None
 
 
 def _takes_direct(probe: Path) -> bool:

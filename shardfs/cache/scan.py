@@ -27,10 +27,11 @@ _METADATA_BYTES_MAX = 64 * PAGE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file to take over: `charges` are the bytes of disk of each granule."""
+    """A file to take over: `charges` are the bytes of disk of each granule, `whole` says that no block is absent."""
 
     stored: StoredFile
     charges: npt.NDArray[np.int64]
+    whole: bool
 
 
 def scan(folder: CacheFolder, make: Callable[[Content], StoredFile]) -> Iterator[Found]:
@@ -56,7 +57,7 @@ def _recover(folder: CacheFolder, digest: Digest, make: Callable[[Content], Stor
     if not stat.S_ISREG(data.st_mode) or data.st_size != content.size:
         return None
     stored = make(content)
-    stored.adopt(mtime_ns)
+    stored.adopt(mtime_ns, data.st_ino)
     stored.load()
     if stored.words is None or not stored.words.any():
         return None
@@ -69,4 +70,4 @@ def _recover(folder: CacheFolder, digest: Digest, make: Callable[[Content], Stor
     elif excess > _METADATA_BYTES_MAX:
         return None
     stored.unload()
-    return Found(stored, charges)
+    return Found(stored, charges, bool(present.all()))

@@ -26,6 +26,7 @@ from shardfs.cache.block_map import (
 from shardfs.cache.data_file import DataFile
 from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.folder import CacheFolder, Medium
+from shardfs.cache.verified import Verified
 
 _MTIME_SECONDS = 60
 
@@ -47,6 +48,8 @@ class StoredFile:
         self._pool = pool
         self._data = DataFile(self.data_path, content.size, pool=pool, medium=medium)
         self.punches = medium.punches  # whether single blocks can be given back
+        self.leases = medium.leases  # whether the kernel says who has a file open
+        self.verified = Verified(content.blocks)
         # Guards loading, unloading, creating and freeing, each of which must see the map as a whole. Words of one
         # granule are otherwise changed only by its one writer; single words may be read by anybody at any time.
         self._lock = threading.Lock()
@@ -62,9 +65,15 @@ class StoredFile:
     def granules(self) -> int:
         return -(-self.content.blocks // self.granule_blocks)
 
-    def adopt(self, used_ns: int) -> None:
-        """Both files were found on disk, last used then."""
+    @property
+    def whole(self) -> bool:
+        """Whether every block is there and was seen to be right."""
+        return self.words is not None and self.verified.all
+
+    def adopt(self, used_ns: int, inode: int) -> None:
+        """Both files were found on disk, last used then; `inode` is that of the data."""
         self._on_disk = True
+        self._data.inode = inode
         self.used_ns = self._mtime_ns = used_ns
 
     def load(self) -> None:
@@ -78,6 +87,7 @@ class StoredFile:
             else:
                 words = np.zeros(self.content.blocks, dtype=np.uint64)
             self.allocated = words != 0
+            self.verified.keep(words)
             self.words = words
 
     def unload(self) -> None:
@@ -136,8 +146,17 @@ class StoredFile:
         except FileNotFoundError:
             self._vanished()
 
+    def open_apart(self) -> int | None:
+        """A descriptor of the data for reading that nobody else shares; None when it is not the file known here."""
+        return self._data.open_apart()
+
+    def in_use(self) -> bool:
+        """Whether anybody, outside or in a read of ours, has the data open or mapped."""
+        return self._data.in_use()
+
     def write(self, first: int, data: memoryview) -> None:
         """Store whole blocks, data before words."""
+        epoch = self.verified.epoch
         words = block_words(data, self.content.block_size)
         self._create()
         try:
@@ -153,6 +172,7 @@ class StoredFile:
             raise
         if self.words is not None:
             self.words[first : first + len(words)] = words
+            self.verified.add(first, words, self.words, epoch=epoch)
 
     # ---------------------------------------------------------------------------------------------------- space
 
@@ -170,6 +190,7 @@ class StoredFile:
         """Make blocks absent, in memory and on disk. They keep their space."""
         if self.words is not None:
             self.words[first:end] = 0
+        self.verified.remove(first, end)
         if not self._on_disk:
             return
         try:
@@ -223,6 +244,7 @@ class StoredFile:
         self.remove()
         if self.words is not None:
             self.words[:] = 0
+        self.verified.clear()
 
     def _word_offset(self, block: int) -> int:
         return HEADER_BYTES + WORD_BYTES * block
@@ -233,16 +255,18 @@ class StoredFile:
             if self._on_disk:
                 return
             self.data_path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
-            _make(self.data_path, b"", self.content.size)
+            self._data.inode = _make(self.data_path, b"", self.content.size)
             _make(self.map_path, encode_header(self.content), self.content.map_bytes)
             self._on_disk = True
 
 
-def _make(path: Path, head: bytes, size: int) -> None:
+def _make(path: Path, head: bytes, size: int) -> int:
+    """Make a file that begins with `head`; return its inode."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         holes.write_full(fd, 0, memoryview(head))
         os.ftruncate(fd, size)
+        return os.fstat(fd).st_ino
     finally:
         os.close(fd)
 

@@ -9,6 +9,10 @@ from shardfs.core.eviction import EvictionOrder, Granule
 A, B, C, D = (0, 0), (0, 1), (1, 0), (1, 1)
 
 
+def never(_: object) -> bool:
+    return False
+
+
 def play(steps: str, *, proven_max: int = 100) -> list[Granule]:
     """Steps such as `sA uB@60`: stored or used, at a time that stays until changed. Each is charged 10."""
     order = EvictionOrder(proven_bytes_max=proven_max, settle_seconds=60)
@@ -60,7 +64,7 @@ def test_a_scan_larger_than_the_cache_leaves_what_was_loaded_twice() -> None:
         order.used(granule, 3600)
     for n in range(1000):
         while order.charged_bytes + 10 > 100:
-            victim = order.victim(lambda granule: False)
+            victim = order.victim(lambda granule: False, never)
             assert victim is not None
             order.released(victim, order.charge(victim))
         order.stored((1, n), 10, 3600 + n)
@@ -72,9 +76,47 @@ def test_a_granule_in_use_is_passed_over() -> None:
     order = EvictionOrder(proven_bytes_max=0)
     for granule in (A, B):
         order.stored(granule, 1, 0)
-    assert order.victim(lambda granule: granule == A) == B
-    assert order.victim(lambda granule: True) is None
+    assert order.victim(lambda granule: granule == A, never) == B
+    assert order.victim(lambda granule: True, never) is None
     assert list(order) == [A, B]
+
+
+def test_a_kept_file_is_passed_over_and_comes_back_as_the_most_recent() -> None:
+    order = EvictionOrder(proven_bytes_max=100, settle_seconds=60)
+    for granule in (A, B, C, D):
+        order.stored(granule, 10, 0)
+    order.used(B, 60)
+    assert order.victim(never, lambda file: file == 0) == C
+    assert order.victim(never, lambda file: True) is None
+    assert sorted(order) == [A, B, C, D]
+    assert (len(order), order.charged_bytes, order.proven_bytes) == (4, 40, 0)
+    assert all(granule in order and order.charge(granule) == 10 for granule in (A, B, C, D))
+    order.used(A, 70)  # aside: no place in the order
+    order.resume(1, 70)
+    assert order.victim(never, lambda file: file == 0) == C
+    order.resume(0, 80)
+    order.resume(0, 80)
+    assert list(order) == [C, D, A, B]
+    assert order.victim(never, never) == C
+
+
+def test_what_is_kept_is_passed_only_once() -> None:
+    order = EvictionOrder(proven_bytes_max=0)
+    for n in range(1000):
+        order.stored((0, n), 10, 0)
+    for n in range(100):
+        order.stored((1, n), 10, 0)
+    looked: list[int] = []
+
+    def kept(file: int) -> bool:
+        looked.append(file)
+        return file == 0
+
+    for n in range(100):
+        victim = order.victim(never, kept)
+        assert victim == (1, n)
+        order.released(victim, 10)
+    assert looked.count(0) == 1000
 
 
 STEPS = st.lists(
