@@ -1,17 +1,16 @@
 """One client's connection: heads through h11, bodies by sendfile and recv_into, and a time limit on each wait.
 
-`send_file` asks the kernel to move bytes from the page cache to the socket. The call runs in a thread because it may
-have to wait for the disk, but on a socket that does not block. A client that keeps up is waited for in the thread, for
-a tenth of a second at most and only while other threads are idle; what waits for all others is the event loop. So a
-stalled client holds a connection and a descriptor until its time is over, and a thread for 10 ms.
+What can be done at once is done in the event loop: a request that has come whole is read, and an answer from memory is
+sent, with no thread, timer or other task in between. Only what may wait for the disk runs in a thread. A client that
+keeps up is waited for there, for a tenth of a second at most and only while other threads are idle; what waits for all
+others is the event loop. So a stalled client holds a connection and a descriptor until its time is over, and a thread
+for 10 ms.
 """
 
-import os
-import select
 import socket
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 
 import h11
 import trio
@@ -20,16 +19,18 @@ from shardfs.core.digest import Bytes
 from shardfs.server.disk import Disk
 from shardfs.server.metrics import Metrics
 from shardfs.server.options import ServerOptions
+from shardfs.server.outgoing import Outgoing, Piece
 from shardfs.server.request import Refused, Request
 
 _READ_BYTES = 8 * 1024
-_TOGETHER_BYTES = 16 * 1024  # copied behind the head, which is cheaper than another call
 _LINGER_SECONDS = 2.0
 _LINGER_READ_BYTES = 64 * 1024
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 _WAKE_BYTES = 256 * 1024
-_STAY_SECONDS = 0.1  # of a thread, for one client that takes what it is sent
-_KEEPS_UP_SECONDS = 0.01
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nServer: shardfs\r\n" for status in HTTPStatus
+}
 
 Headers = Sequence[tuple[str, str]]
 
@@ -41,7 +42,8 @@ class Gone(Exception):
 class Connection:
     """Owns the socket. One request at a time: `next_request`, then perhaps its body, then one answer."""
 
-    def __init__(self, sock: trio.socket.SocketType, options: ServerOptions, metrics: Metrics) -> None:
+    def __init__(self, sock: socket.socket, options: ServerOptions, metrics: Metrics) -> None:
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # trio keeps at most 16 KiB unsent in a socket: bad for large bodies. 0 is the system's own limit.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
@@ -63,47 +65,54 @@ class Connection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._options.header_bytes_max)
         self._method = ""
         self.answered = False
-        if not self._rest:
+        if self._rest:
+            await trio.lowlevel.checkpoint()  # who sends many requests at once shares the loop with the others
+        else:
             with trio.move_on_after(self._options.idle_seconds_max):
                 self._rest = await self._receive()
             if not self._rest:
                 return None
-        with trio.move_on_after(self._options.header_seconds_max):
-            event = await self._read_head()
-            self._rest = self._h11.trailing_data[0]
-            request = Request.parse(event)
-            self._method = request.method
-            self._body_left = request.length or 0
-            self.closing = request.last or request.chunked
-            return request
-        self.closing = True
-        raise Refused(408, "the head of the request took too long")
+        event = self._parsed(self._rest)
+        if event is None:
+            with trio.move_on_after(self._options.header_seconds_max):
+                while event is None:
+                    event = self._parsed(await self._receive())
+        if event is None:
+            raise Refused(408, "the head of the request took too long")
+        self._rest = self._h11.trailing_data[0]
+        request = Request.parse(event)
+        self._method = request.method
+        self._body_left = request.length or 0
+        self.closing = request.last or request.chunked
+        return request
 
-    async def _read_head(self) -> h11.Request:
+    def _parsed(self, data: bytes) -> h11.Request | None:
+        """The head, when it is complete with `data`."""
         self.closing = True  # until the head is understood, where the next one begins is unknown
-        data = self._rest
         try:
-            while True:
-                self._h11.receive_data(data)
-                event = self._h11.next_event()
-                if isinstance(event, h11.Request):
-                    return event
-                if event is not h11.NEED_DATA or not data:
-                    raise Gone("closed in the head of a request")
-                data = await self._receive()
+            self._h11.receive_data(data)
+            event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
             raise Refused(error.error_status_hint, f"not a valid request: {error}") from error
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA or not data:
+            raise Gone("closed in the head of a request")
+        return None
 
     async def _receive(self) -> bytes:
         try:
-            return await self._sock.recv(_READ_BYTES)
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                with suppress(BlockingIOError):
+                    return self._sock.recv(_READ_BYTES)
         except OSError as error:
             raise Gone(str(error)) from error
 
     async def proceed(self) -> None:
         """Tell a client that asked first to send the body."""
         if self._h11.they_are_waiting_for_100_continue and not self._rest:
-            await self._send(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
+            await self.deliver(Outgoing(_CONTINUE))
 
     async def receive_into(self, view: memoryview) -> int:
         """Fill `view` with body, less only at its end. The caller limits the time."""
@@ -115,7 +124,10 @@ class Connection:
             while done < wanted:
                 self._set_wake(min(_WAKE_BYTES, wanted - done))
                 await trio.lowlevel.wait_readable(self._sock)
-                count = await self._sock.recv_into(view[done:wanted])
+                try:
+                    count = self._sock.recv_into(view[done:wanted])
+                except BlockingIOError:
+                    continue
                 if count == 0:
                     raise Gone("closed in the body of a request")
                 done += count
@@ -132,54 +144,58 @@ class Connection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
             self._wake_at = size
 
-    async def answer(self, status: int, headers: Headers, body: Bytes = b"", *, more: bool = False) -> None:
-        """Send the head and `body`, whose length is in `headers`. With `more`, `send_file` follows."""
+    async def answer(self, status: int, headers: Headers, body: Bytes = b"") -> None:
+        """Send the head and `body`, whose length is in `headers`."""
+        await self.deliver(self.begin(status, headers, [body]))
+
+    def begin(self, status: int, headers: Headers, pieces: Iterable[Piece], file: int = -1) -> Outgoing:
+        """The answer to this request, from now on the only one. The caller sends it and closes it."""
         if self._body_left:
             self.closing = True  # what is left of it is not worth reading
-        last = [("Connection", "close")] if self.closing else []
-        head = self._h11.send(h11.Response(status_code=status, headers=[("Server", "shardfs"), *headers, *last]))
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        if self.closing:
+            lines.append("Connection: close\r\n")
+        head = f"{_STATUS_LINES[status]}{''.join(lines)}\r\n".encode("ascii")
         self.answered = True
         self._metrics.count(self._method, status)
-        if self._method == "HEAD":
-            body = b""
-        with time_limit(self._options.body_seconds(len(body))):
-            if len(body) <= _TOGETHER_BYTES:
-                await self._send(head + bytes(body), more=more)
-            else:
-                await self._send(head, more=True)
-                await self._send(body, more=more)
-        self._metrics.sent.inc(len(body))
+        return Outgoing(head, () if self._method == "HEAD" else pieces, file)
 
-    async def _send(self, data: Bytes, *, more: bool = False) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[await self._sock.send(view, socket.MSG_MORE if more else 0) :]
-        except OSError as error:
-            raise Gone(str(error)) from error
-
-    async def send_file(self, file: int, start: int, end: int, disk: Disk, *, after: bytes = b"") -> None:
-        """Send bytes [start, end) of an open file, and a few more after them."""
-        at, last = start, end + len(after)
-        with time_limit(self._options.body_seconds(last - start)):
-            while at < last:
-                stay = _STAY_SECONDS if disk.idle else 0.0
-                try:
-                    count = await disk.run(_send_some, self._sock.fileno(), file, at, end, after, stay)
-                except ConnectionError as error:
-                    raise Gone(str(error)) from error
-                at += count
-                self._metrics.sent.inc(count)
-                if at < last:
+    async def deliver(self, answer: Outgoing, disk: Disk | None = None) -> None:
+        """Send what is left of an answer, in the threads of `disk` where its file is not in memory."""
+        if not answer.done:
+            await self._push_anywhere(answer, disk)
+        if not answer.done:
+            with time_limit(self._options.body_seconds(answer.size)):
+                while not answer.done:
                     await trio.lowlevel.wait_writable(self._sock)
+                    await self._push_anywhere(answer, disk)
+
+    async def _push_anywhere(self, answer: Outgoing, disk: Disk | None) -> None:
+        if disk is None or answer.is_in_memory():
+            self.push(answer)
+        else:
+            await disk.run(self.push, answer, disk.stay_seconds)
+
+    def push(self, answer: Outgoing, stay_seconds: float = 0.0) -> None:
+        """As `Outgoing.push`, and counted. Gone when the client is."""
+        left = answer.body_left
+        try:
+            answer.push(self._sock, stay_seconds)
+        except (ConnectionError, TimeoutError) as error:
+            raise Gone(str(error)) from error
+        finally:
+            self._metrics.sent.inc(left - answer.body_left)
 
     async def linger(self) -> None:
         """After the last answer, before the close: let it arrive. Closing over unread bytes would reset it away."""
         left = _LINGER_BYTES_MAX
         with suppress(OSError), trio.move_on_after(_LINGER_SECONDS):
             self._sock.shutdown(socket.SHUT_WR)
-            while left > 0 and (data := await self._sock.recv(_LINGER_READ_BYTES)):
-                left -= len(data)
+            while left > 0:
+                await trio.lowlevel.wait_readable(self._sock)
+                with suppress(BlockingIOError):
+                    count = len(self._sock.recv(_LINGER_READ_BYTES))
+                    left = left - count if count else 0
 
 
 @contextmanager
@@ -189,29 +205,3 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
     if scope.cancelled_caught:
         raise Gone("too slow")
-
-
-def _send_some(sock: int, file: int, start: int, end: int, after: bytes, stay_seconds: float) -> int:
-    """Send bytes [start, end) and `after` until the socket stays full; return how many went.
-
-    `start` may lie within `after`, which counts on from `end`. Every return costs a change of threads, so a client that
-    keeps up is waited for here, `stay_seconds` in all.
-    """
-    at, last = start, end + len(after)
-    writable: select.poll | None = None
-    until = time.monotonic() + stay_seconds
-    while at < last:
-        try:
-            count = os.sendfile(sock, file, at, end - at) if at < end else os.write(sock, after[at - end :])
-        except BlockingIOError:
-            if writable is None:
-                writable = select.poll()
-                writable.register(sock, select.POLLOUT)
-            left = min(until - time.monotonic(), _KEEPS_UP_SECONDS)
-            if left <= 0 or not writable.poll(left * 1000):
-                break
-            continue
-        if count == 0:
-            raise OSError(f"the object ends at {at} instead of {end}")
-        at += count
-    return at - start

@@ -9,6 +9,8 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+_STAY_SECONDS = 0.1
+
 _T = TypeVar("_T")
 _A = TypeVarTuple("_A")
 
@@ -20,9 +22,9 @@ class Disk:
         self._limiter = trio.CapacityLimiter(threads_max)
 
     @property
-    def idle(self) -> bool:
-        """Whether at least half of the threads have nothing to do."""
-        return self._limiter.borrowed_tokens * 2 <= self._limiter.total_tokens
+    def stay_seconds(self) -> float:
+        """How long a thread may wait for one client that takes what it is sent: not at all unless half of them idle."""
+        return _STAY_SECONDS if self._limiter.borrowed_tokens * 2 <= self._limiter.total_tokens else 0.0
 
     async def run(self, call: Callable[[*_A], _T], *args: *_A) -> _T:
         return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)

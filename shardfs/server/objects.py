@@ -13,72 +13,25 @@ and verified. Whether the object is there already is decided at the end, by the 
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 import trio
 
-from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.objects import size_limit
 from shardfs.errors import InvalidFormat
+from shardfs.server.at_once import Glance
 from shardfs.server.connection import Connection, time_limit
 from shardfs.server.disk import Disk
 from shardfs.server.options import ServerOptions
-from shardfs.server.ranges import Span, framed
+from shardfs.server.outgoing import Outgoing, Piece
+from shardfs.server.ranges import planned
 from shardfs.server.request import Refused, Request
-from shardfs.store.folder import Folder, read_full
+from shardfs.store.folder import Folder
 from shardfs.store.folder_upload import Upload
 
-_SMALL_BYTES = 64 * 1024  # read in the thread that opens the file: one hop instead of two
+_SMALL_BYTES = 64 * 1024
 _BUFFER_BYTES = 1024 * 1024
-
-
-class _Opened:
-    """What a GET sends: its head, `lead` right behind it, then the `runs` of the open `file` (-1: there are none).
-
-    Each run is start, end and the bytes that follow it. What is small has been read already and is among these bytes.
-    """
-
-    __slots__ = ("file", "headers", "lead", "runs", "status")
-
-    def __init__(self, file: int, size: int, spans: Sequence[Span] | None) -> None:
-        self.file = file
-        self.lead: Bytes = b""
-        self.runs: list[tuple[int, int, bytes]] = []
-        self.status = 200 if spans is None else 206
-        self.headers = [("Accept-Ranges", "bytes")]
-        parts = spans or [(0, size)]
-        if len(parts) == 1:
-            ((start, end),) = parts
-            self._describe("application/octet-stream", end - start)
-            if spans is not None:
-                self.headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
-            self._take(start, end)
-            return
-        frame = framed(parts, size)
-        self._describe(frame.content_type, frame.length)
-        for head, (start, end) in zip(frame.heads, parts, strict=True):
-            self._say(head)
-            self._take(start, end)
-        self._say(frame.tail)
-
-    def _describe(self, content_type: str, length: int) -> None:
-        self.headers += [("Content-Length", str(length)), ("Content-Type", content_type)]
-
-    def _take(self, start: int, end: int) -> None:
-        if end - start > _SMALL_BYTES:
-            self.runs.append((start, end, b""))
-            return
-        data = bytearray(end - start)
-        if read_full(self.file, memoryview(data), start) != len(data):
-            raise OSError(f"object shorter than a moment ago: it ends before {end}")
-        self._say(data)
-
-    def _say(self, data: bytes | bytearray) -> None:
-        if self.runs:
-            start, end, after = self.runs[-1]
-            self.runs[-1] = (start, end, after + data)
-        else:
-            self.lead = data if not self.lead else bytes(self.lead) + data
 
 
 class Objects:
@@ -86,41 +39,44 @@ class Objects:
 
     def __init__(self, folder: Folder, disk: Disk, options: ServerOptions) -> None:
         self._folder = folder
+        self._glance = Glance(folder.root)
         self._disk = disk
         self._options = options
         self._uploads = trio.Semaphore(options.uploads_max)
         self._buffers: list[bytearray] = []  # at most `uploads_max`: each is out while a PUT uses it
 
     async def get(self, connection: Connection, request: Request, key: ObjectKey) -> None:
-        """The object or parts of it."""
-        opened = await self._disk.run(self._open, key, request)
-        try:
-            await connection.answer(opened.status, opened.headers, opened.lead, more=bool(opened.runs))
-            for start, end, after in opened.runs:
-                await connection.send_file(opened.file, start, end, self._disk, after=after)
-        finally:
-            if opened.file >= 0:
-                os.close(opened.file)
+        """The object or parts of it: from memory without a thread, and while a client keeps up with one at most."""
+        answer = None
+        if (found := self._glance.open(key)) is not None:
+            answer = _begin(connection, request, *found, at_once=True)
+        if answer is None:
+            answer = await self._disk.run(self._open_and_push, connection, request, key, self._disk.stay_seconds)
+        with closing(answer):
+            await connection.deliver(answer, self._disk)
 
-    def _open(self, key: ObjectKey, request: Request) -> _Opened:
+    def _open_and_push(self, connection: Connection, request: Request, key: ObjectKey, stay_seconds: float) -> Outgoing:
         try:
             file, size = self._folder.open(key)
         except FileNotFoundError:
             raise Refused(404, "no such object") from None
-        kept = False
+        answer = _begin(connection, request, file, size)
+        assert answer is not None
         try:
-            opened = _Opened(file, size, request.spans(size))
-            kept = bool(opened.runs)
-            if not kept:
-                opened.file = -1
-            return opened
-        finally:
-            if not kept:
-                os.close(file)
+            connection.push(answer, stay_seconds)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
     async def head(self, connection: Connection, key: ObjectKey) -> None:
         """Size only; a Range means nothing here."""
-        size = await self._disk.run(self._folder.size, key)
+        size: int | None
+        if (found := self._glance.open(key)) is not None:
+            file, size = found
+            os.close(file)
+        else:
+            size = await self._disk.run(self._folder.size, key)
         if size is None:
             raise Refused(404, "no such object")
         await connection.answer(200, [("Content-Length", str(size)), ("Accept-Ranges", "bytes")])
@@ -165,3 +121,40 @@ class Objects:
         finally:
             with trio.CancelScope(shield=True):
                 await self._disk.run(upload.close)
+
+
+def _begin(connection: Connection, request: Request, file: int, size: int, *, at_once: bool = False) -> Outgoing | None:
+    """The answer to a GET of an open object. It takes the file, which is closed when there is no answer.
+
+    With `at_once`, None when the small parts are not in memory.
+    """
+    kept = False
+    try:
+        plan = planned(request.spans(size), size)
+        pieces = _with_small_parts(file, plan.pieces, os.RWF_NOWAIT if at_once else 0)
+        needed = any(isinstance(piece, tuple) for piece in pieces)
+        answer = connection.begin(plan.status, plan.headers, pieces, file if needed else -1)
+        kept = needed
+        return answer
+    except BlockingIOError:
+        return None
+    finally:
+        if not kept:
+            os.close(file)
+
+
+def _with_small_parts(file: int, pieces: Sequence[Piece], flags: int) -> list[Piece]:
+    """These pieces, with the bytes of the small spans read: cheaper than a call of sendfile for each."""
+    read: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, tuple) and piece[1] - piece[0] <= _SMALL_BYTES:
+            start, end = piece
+            data = bytearray(end - start)
+            if data and os.preadv(file, [data], start, flags) != len(data):
+                if flags:
+                    raise BlockingIOError
+                raise OSError(f"object shorter than a moment ago: it ends before {end}")
+            read.append(data)
+        else:
+            read.append(piece)
+    return read

@@ -1,4 +1,4 @@
-"""Which bytes a `Range` header asks for, and the frame for several of them (RFC 9110, 14.2 and 14.6). Pure.
+"""Which bytes a `Range` header asks for, and what the answer is made of (RFC 9110, 14.2 and 14.6). Pure.
 
 Several ranges are served when there are at most RANGES_MAX, ascending, and none overlaps another: so an answer has at
 most as many bytes of the object as the object itself. Everything else is ignored, as HTTP wants it, and the answer is
@@ -49,26 +49,35 @@ def asked_spans(header: bytes, size: int) -> Sequence[Span] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A body of several parts: `heads` goes before the bytes of each, `tail` after the last. `length` is of it all."""
+class Plan:
+    """An answer with bytes of an object. `pieces`, in order, are what is said between them and spans of the object."""
 
-    content_type: str
-    heads: Sequence[bytes]
-    tail: bytes
-    length: int
+    status: int
+    headers: Sequence[tuple[str, str]]
+    pieces: Sequence[bytes | Span]
 
 
-def framed(spans: Sequence[Span], size: int) -> Frame:
-    """The frame for these parts of an object of `size` bytes.
-
-    The boundary is drawn anew for each answer, so that no object can be made to contain it.
-    """
+def planned(spans: Sequence[Span] | None, size: int) -> Plan:
+    """The answer with these parts of an object of `size` bytes, at least one; None: with all of it."""
+    if spans is None:
+        return Plan(200, _headers("application/octet-stream", size), [(0, size)])
+    if len(spans) == 1:
+        ((start, end),) = spans
+        headers = _headers("application/octet-stream", end - start)
+        return Plan(206, [*headers, ("Content-Range", f"bytes {start}-{end - 1}/{size}")], spans)
+    # Drawn anew for each answer, so that no object can be made to contain it.
     boundary = secrets.token_hex(16)
-    heads = [
-        f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
-        f"Content-Range: bytes {start}-{end - 1}/{size}\r\n\r\n".encode()
-        for start, end in spans
-    ]
-    tail = f"\r\n--{boundary}--\r\n".encode()
-    length = sum(map(len, heads)) + sum(end - start for start, end in spans) + len(tail)
-    return Frame(f"multipart/byteranges; boundary={boundary}", heads, tail, length)
+    pieces: list[bytes | Span] = []
+    for start, end in spans:
+        head = (
+            f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Range: bytes {start}-{end - 1}/{size}\r\n\r\n"
+        )
+        pieces += [head.encode(), (start, end)]
+    pieces.append(f"\r\n--{boundary}--\r\n".encode())
+    length = sum(piece[1] - piece[0] if isinstance(piece, tuple) else len(piece) for piece in pieces)
+    return Plan(206, _headers(f"multipart/byteranges; boundary={boundary}", length), pieces)
+
+
+def _headers(content_type: str, length: int) -> list[tuple[str, str]]:
+    return [("Accept-Ranges", "bytes"), ("Content-Length", str(length)), ("Content-Type", content_type)]

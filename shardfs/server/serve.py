@@ -118,12 +118,13 @@ class _Server:
                 with stream.socket as sock, suppress(OSError):
                     await sock.send(_FULL)
                 continue
-            pacing.accepted(stream.socket)
+            connected = socket.socket(fileno=stream.socket.detach())
+            pacing.accepted(connected)
             scope = trio.CancelScope()
             self._connections.add(scope)
-            conversations.start_soon(self._handle, stream.socket, scope)
+            conversations.start_soon(self._handle, connected, scope)
 
-    async def _handle(self, sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+    async def _handle(self, sock: socket.socket, scope: trio.CancelScope) -> None:
         self._metrics.connections.inc()
         try:
             with sock, scope:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardfs.server.ranges import framed
+from shardfs.server.ranges import planned
 from shardfs.store.byteranges import ByteRanges, Malformed, OtherRanges, boundary_of, only_first
 from shardfs.store.http_connection import Answer, Broken
 
@@ -223,10 +223,11 @@ def test_what_arrived_raises_comes_out():
 def test_what_a_node_sends_is_what_a_client_takes(edges):
     """The frame of the server, and the standard library's parser as a second opinion."""
     spans = list(zip(edges[0::2], edges[1::2], strict=False))
-    frame = framed(spans, SIZE)
-    body = b"".join(head + OBJECT[a:b] for head, (a, b) in zip(frame.heads, spans, strict=True)) + frame.tail
-    assert len(body) == frame.length
-    answer = Answer(206, {b"content-type": frame.content_type.encode()}, frame.length, False)
+    plan = planned(spans, SIZE)
+    headers = dict(plan.headers)
+    body = b"".join(OBJECT[slice(*piece)] if isinstance(piece, tuple) else piece for piece in plan.pieces)
+    assert len(body) == int(headers["Content-Length"])
+    answer = Answer(206, {b"content-type": headers["Content-Type"].encode()}, len(body), False)
     boundary = boundary_of(answer)
     memory = [bytearray(end - start) for start, end in spans]
     views = [(start, memoryview(into)) for (start, _), into in zip(spans, memory, strict=True)]
@@ -236,7 +237,7 @@ def test_what_a_node_sends_is_what_a_client_takes(edges):
     parts.took(len(body))
     parts.finish()
     assert memory == [OBJECT[a:b] for a, b in spans]
-    message = message_from_bytes(f"Content-Type: {frame.content_type}\r\n\r\n".encode() + body, policy=HTTP)
+    message = message_from_bytes(f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body, policy=HTTP)
     assert [found["Content-Range"] for found in message.iter_parts()] == [f"bytes {a}-{b - 1}/{SIZE}" for a, b in spans]
 
 
