@@ -5,8 +5,9 @@ the folder, no other file system). `in_memory` says whether bytes of a file are 
 the pages, and some are tried, since a page counts as soon as the disk has been asked for it. A page can be dropped
 between the answer and its use; then the loop waits for the disk after all, once.
 
-None and False mean "perhaps": ask in a thread. That is always so before Linux 6.5, on network file systems, whose open
-asks their server, and where a sandbox forbids the calls.
+None and False mean "perhaps": ask in a thread. That is always so before Linux 6.5, where a sandbox forbids the calls,
+and on file systems that are not known to be local: an open may have to ask their server. The kind of file system is
+looked at once; whoever mounts another kind there restarts the server.
 """
 
 import ctypes
@@ -35,23 +36,26 @@ _TRY_BYTES = 512 * 1024
 _libc = ctypes.PyDLL(None)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_fstatfs = _libc.fstatfs
-_fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
+_statfs = _libc.statfs
 
 
 class Glance:
     """Opens what is below `root`, which may itself be reached by links."""
 
     def __init__(self, root: Path) -> None:
+        """Blocks: it asks for the kind of file system. A root that cannot be asked about is not looked at again."""
         self._root = os.fsencode(root)
+        self._local = _is_local(root)
 
     def open(self, key: str) -> tuple[int, int] | None:
         """Descriptor and size of an object, which the caller closes. None when only a disk can tell."""
+        if not self._local:
+            return None
         root = _openat2(_AT_FDCWD, self._root, _ROOT)
         if root < 0:
             return None
         try:
-            file = _openat2(root, key.encode(), _OBJECT) if _is_local(root) else -1
+            file = _openat2(root, key.encode(), _OBJECT)
         finally:
             os.close(root)
         if file < 0:
@@ -83,6 +87,7 @@ def _openat2(at: int, path: bytes, how: bytes) -> int:
     return int(_syscall(_OPENAT2, ctypes.c_int(at), path, how, ctypes.c_size_t(len(how))))
 
 
-def _is_local(file: int) -> bool:
+def _is_local(root: Path) -> bool:
     status = ctypes.create_string_buffer(_STATFS_BYTES)
-    return _fstatfs(file, status) == 0 and ctypes.c_long.from_buffer(status).value in _LOCAL
+    kind = ctypes.c_ulong.from_buffer(status)
+    return _statfs(os.fsencode(root), status) == 0 and kind.value & 0xFFFFFFFF in _LOCAL

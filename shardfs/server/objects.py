@@ -136,8 +136,10 @@ def _begin(connection: Connection, request: Request, file: int, size: int, *, at
         answer = connection.begin(plan.status, plan.headers, pieces, file if needed else -1)
         kept = needed
         return answer
-    except BlockingIOError:
-        return None
+    except OSError:
+        if not at_once:
+            raise
+        return None  # not in memory, or a file system that cannot tell: the thread will say what is wrong, if anything
     finally:
         if not kept:
             os.close(file)
