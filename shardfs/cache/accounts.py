@@ -2,7 +2,7 @@
 
 A map is charged in full from the first block on, though it is sparse: 3 bytes in 100 000, and never too little.
 
-Pure bookkeeping: the ledger guards it and sees to the limit.
+Pure bookkeeping, guarded by the lock of `books`; `room` sees to the limit.
 """
 
 from collections import Counter

@@ -8,6 +8,13 @@ The limit counts allocated disk space, data and maps, rounded up to pages, and h
 made before a byte is written. Not counted: the filesystem's own metadata (an extent-tree page for each few hundred
 pieces of a fragmented file), folders, `manifests`, and a few KiB of lock, format and probe.
 
+A complete file can be lent (`CacheFile.lend`): others then read its data file without us. What is lent, and what any
+process still has open or mapped afterwards, is not evicted; when nothing else is left, nothing more is stored. That
+holds for what an earlier daemon lent, too: a limit lowered between two runs is only reached when programs that still
+map its files let go of them. On filesystems and systems without leases nothing is lent.
+
+Bytes of a lent file are not verified any more when they are read. Each was, once since the cache was opened.
+
 It refuses: contents whose block size is no multiple of 4096 (never stored), and folders that are not its own.
 """
 
@@ -21,12 +28,16 @@ from pathlib import Path
 import numpy as np
 
 from shardfs.cache.block_map import Content
+from shardfs.cache.books import Books
 from shardfs.cache.descriptors import DescriptorPool
-from shardfs.cache.file import CacheFile, Counters, Shared, is_full, is_own_trouble
+from shardfs.cache.file import CacheFile
 from shardfs.cache.folder import CacheFolder, Medium
 from shardfs.cache.health import PROBE_SECONDS, DiskHealth
 from shardfs.cache.ledger import Ledger
+from shardfs.cache.lending import Lending
+from shardfs.cache.room import Room
 from shardfs.cache.scan import scan
+from shardfs.cache.shared import Counters, Shared, is_full, is_own_trouble
 from shardfs.cache.stored import StoredFile
 from shardfs.core.digest import Digest
 from shardfs.core.eviction import EvictionOrder, Granule
@@ -69,18 +80,23 @@ class DiskCache:
         self._pool = DescriptorPool()
         self._counters = Counters()
         self._health = DiskHealth()
-        self._clock = clock
         self._warned_full = False
-        self._ledger = Ledger(
-            limit_bytes,
-            EvictionOrder(proven_bytes_max=int(limit_bytes * _PROVEN_SHARE)),
-            clock=clock,
-            free=self._free,
-            emptied=self._drop_if_empty,
-            in_use=self._in_use,
+        order = EvictionOrder(proven_bytes_max=int(limit_bytes * _PROVEN_SHARE))
+        self._books = Books(limit_bytes, order, clock=clock)
+        self._lending = Lending(self._books, in_use=self._in_use)
+        self._ledger = Ledger(self._books, self._lending)
+        self._room = Room(self._books, self._lending, free=self._free, emptied=self._drop_if_empty)
+        self._shared = Shared(
+            books=self._books,
+            ledger=self._ledger,
+            lending=self._lending,
+            room=self._room,
+            health=self._health,
+            counters=self._counters,
+            probe=self._probe,
+            troubled=self._troubled,
         )
-        self._shared = Shared(self._ledger, self._health, self._counters, clock, self._probe, self._troubled)
-        # Guards the tables: opening, closing and removing files, IO included. Taken before the ledger's lock.
+        # Guards the tables: opening, closing and removing files, IO included. Taken before that of the books.
         self._table = threading.RLock()
         self._files: dict[Digest, CacheFile] = {}
         self._numbers: dict[int, CacheFile] = {}
@@ -124,14 +140,14 @@ class DiskCache:
     def statistics(self) -> DiskCacheStatistics:
         counters = self._counters
         return DiskCacheStatistics(
-            used_bytes=self._ledger.used_bytes,
-            limit_bytes=self._ledger.limit_bytes,
+            used_bytes=self._books.used_bytes,
+            limit_bytes=self._books.limit_bytes,
             files=len(self._files),
             hit_bytes=counters.hit_bytes,
             miss_bytes=counters.miss_bytes,
             written_bytes=counters.written_bytes,
             rejected_bytes=counters.rejected_bytes,
-            evicted_bytes=self._ledger.evicted_bytes,
+            evicted_bytes=self._room.evicted_bytes,
             corrupt_blocks=counters.corrupt_blocks,
             read_errors=counters.read_errors,
             write_errors=counters.write_errors,
@@ -140,7 +156,7 @@ class DiskCache:
 
     def check(self) -> None:
         """The invariants, for tests."""
-        self._ledger.check()
+        self._books.check()
 
     def close(self) -> None:
         """Wait for running reads and writes, note when files were last used, let the next owner in.
@@ -150,7 +166,7 @@ class DiskCache:
         self._ledger.close()
         with self._table:
             for file in self._files.values():
-                if self._ledger.kept(file.number):
+                if self._lending.kept(file.number):
                     file.stored.used_ns = time.time_ns()
                 self._save_use(file)
         self._pool.close()
@@ -159,7 +175,7 @@ class DiskCache:
     # ---------------------------------------------------------------------------------------------------- files
 
     def _stored(self, content: Content) -> StoredFile:
-        granule_bytes = max(GRANULE_BYTES, self._ledger.limit_bytes // _GRANULES_MAX)
+        granule_bytes = max(GRANULE_BYTES, self._books.limit_bytes // _GRANULES_MAX)
         return StoredFile(
             content,
             self._folder,
@@ -253,7 +269,7 @@ class DiskCache:
             if not self._warned_full:
                 self._warned_full = True
                 _log.warning("cache folder %s: the disk is full; going on with less", self._folder.path)
-        elif not is_own_trouble(error) and self._health.failed(self._clock()):
+        elif not is_own_trouble(error) and self._health.failed(self._books.clock()):
             _log.warning(
                 "cache folder %s: %s; going on without it, next try in %d s",
                 self._folder.path,
@@ -269,4 +285,4 @@ class DiskCache:
             self._ledger.restore(file.number, file.content.map_charge, doubtful=doubtful)
             for granule in np.flatnonzero(found.charges):
                 self._ledger.restore_granule((file.number, int(granule)), int(found.charges[granule]))
-        self._ledger.make_room(0)
+        self._room.make(0)

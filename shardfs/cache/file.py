@@ -4,53 +4,16 @@ Nothing here raises because of the disk: a block is there and verified, or it is
 not. All methods are synchronous, thread-safe and, but for `missing`, may block on the disk.
 """
 
-import errno
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from shardfs.cache.block_map import Words, block_words
-from shardfs.cache.health import DiskHealth
-from shardfs.cache.ledger import Ledger
 from shardfs.cache.lent import Lent
+from shardfs.cache.shared import Shared, is_full
 from shardfs.cache.stored import StoredFile
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-
-@dataclass(slots=True)
-class Counters:
-    """Sums since the cache was opened."""
-
-    hit_bytes: int = 0
-    miss_bytes: int = 0
-    written_bytes: int = 0
-    rejected_bytes: int = 0
-    corrupt_blocks: int = 0
-    read_errors: int = 0
-    write_errors: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, name: str, amount: int) -> None:
-        with self._lock:
-            setattr(self, name, getattr(self, name) + amount)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all files of one cache have in common. `troubled` logs and counts an error of the disk."""
-
-    ledger: Ledger
-    health: DiskHealth
-    counters: Counters
-    clock: Callable[[], float]
-    probe: Callable[[], bool]
-    troubled: Callable[[OSError, str], None]
 
 
 class CacheFile:
@@ -112,10 +75,10 @@ class CacheFile:
 
         Nothing of a file that is lent or that somebody still has open. The map goes with the last `close`.
         """
-        ledger = self._shared.ledger
-        if not ledger.recall(self.number):
+        shared = self._shared
+        if not shared.lending.recall(self.number):
             return 0
-        return sum(ledger.evict_granule(granule) for granule in ledger.granules(self.number, self.stored.granules))
+        return sum(map(shared.room.evict, shared.ledger.granules(self.number, self.stored.granules)))
 
     @property
     def whole(self) -> bool:
@@ -129,8 +92,7 @@ class CacheFile:
         stays so until the `Lent` is closed. Until then, and for as long as any process has the data file open or mapped
         after it, nothing of it is evicted or changed. Opens one file, and may block for that.
         """
-        ledger = self._shared.ledger
-        if not self.whole or not ledger.lend(self.number, lambda: self.whole):
+        if not self.whole or not self._shared.lending.lend(self.number, lambda: self.whole):
             return None
         fd = None
         try:
@@ -156,12 +118,12 @@ class CacheFile:
     # ---------------------------------------------------------------------------------------------------- inner
 
     def _take_back(self) -> None:
-        ledger = self._shared.ledger
-        last = ledger.give_back(self.number)
-        if not ledger.closed:
+        lending = self._shared.lending
+        last = lending.give_back(self.number)
+        if not self._shared.books.closed:
             if last:
-                # Most often nobody has it open any more. Whoever does is asked about again when there is need for room.
-                ledger.recall(self.number)
+                # Most often nobody has it open any more. If somebody has, that is asked again when room is needed.
+                lending.recall(self.number)
                 self.touch()
             else:
                 self._used()
@@ -239,7 +201,7 @@ class CacheFile:
             words = self.stored.words
             if words is not None and words[block] == word:
                 self.stored.clear(block, block + 1)
-                self._shared.ledger.release(granule, self.stored.free(block, block + 1))
+                self._shared.room.release(granule, self.stored.free(block, block + 1))
         except OSError as error:
             self._shared.troubled(error, "write_errors")
         finally:
@@ -250,14 +212,14 @@ class CacheFile:
         health = self._shared.health
         if not health.bypassed:
             return True
-        if not health.probe_due(self._shared.clock()):
+        if not health.probe_due(self._shared.books.clock()):
             return False
         return self._shared.probe()
 
     def _write(self, granule_number: int, first: int, end: int, data: memoryview) -> bool:
         granule = (self.number, granule_number)
         ledger, stored = self._shared.ledger, self.stored
-        if ledger.out(self.number) and stored.missing(first, end) == end:
+        if self._shared.lending.out(self.number) and stored.missing(first, end) == end:
             return True  # nobody writes to a file that is out, nor has to
         if not ledger.begin_write(granule):
             return False
@@ -265,7 +227,8 @@ class CacheFile:
             if stored.words is None:
                 return False
             for start, stop in stored.absent_runs(first, end):
-                if not ledger.reserve(granule, stored.unallocated(start, stop), self.content.map_charge):
+                size = stored.unallocated(start, stop)
+                if not self._shared.room.reserve(granule, size, self.content.map_charge):
                     return False
                 stored.allocate(start, stop)
                 at = (start - first) * self.content.block_size
@@ -286,17 +249,7 @@ class CacheFile:
             return True
         with suppress(OSError):  # what cannot be freed stays charged, which is the safe side
             self.stored.clear(start, stop)
-            self._shared.ledger.release(granule, self.stored.free(start, stop))
+            self._shared.room.release(granule, self.stored.free(start, stop))
         if full:
-            self._shared.ledger.evict_oldest()  # so that the next write finds room
+            self._shared.room.evict_oldest()  # so that the next write finds room
         return False
-
-
-def is_full(error: OSError) -> bool:
-    """The disk is well and has no room."""
-    return error.errno in _FULL
-
-
-def is_own_trouble(error: OSError) -> bool:
-    """The process ran out of something; that says nothing about the disk."""
-    return error.errno in _OWN_TROUBLE

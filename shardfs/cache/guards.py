@@ -1,6 +1,6 @@
 """Who is at which granule: any number of readers; one writer; or one evictor and nobody else.
 
-Pure bookkeeping: the ledger guards it, and waits.
+Pure bookkeeping, guarded by the lock of `books`; `ledger` waits.
 """
 
 from collections import Counter

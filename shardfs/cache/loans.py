@@ -6,7 +6,7 @@ doubtful from the first, since an earlier daemon may have lent it. Lent or doubt
 change.
 
 A doubtful file is asked about when it would be its turn to go; when it turns out to be *in use*, again each
-`ASK_SECONDS` at most. Pure bookkeeping: the ledger guards it and asks.
+`ASK_SECONDS` at most. Pure bookkeeping, guarded by the lock of `books`; `lending` asks.
 """
 
 from collections import Counter, OrderedDict

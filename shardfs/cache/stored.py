@@ -1,6 +1,6 @@
 """One file of the cache on disk: a sparse data file and its map. Mechanics only, no policy.
 
-Who may touch which blocks, and whether there is room, was settled before (`ledger`): a granule has one writer
+Who may touch which blocks, and whether there is room, was settled before (`books`): a granule has one writer
 or one evictor at a time. Methods that touch the disk raise OSError.
 """
 

@@ -235,7 +235,7 @@ def test_eviction_does_not_make_a_file_look_recent(tmp_path: Path) -> None:
         assert one.store(file)
         file.close()
     third = sample(3, 2 * MIB)
-    cache._ledger.make_room(2 * MIB)
+    cache._room.make(2 * MIB)
     cache.close()
     cache = open_cache(tmp_path, 12 * MIB)
     file = cache.file(third.content)

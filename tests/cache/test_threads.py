@@ -77,15 +77,15 @@ class Players:
     def watch(self, folder: Path) -> None:
         """The limit, by our count and by the disk's, as often as it can be looked at.
 
-        Under the ledger's lock, since files are looked at one after the other: nothing new is charged meanwhile, so
+        Under the lock of the books, since files are looked at one after the other: nothing new is charged meanwhile, so
         what lies there may not exceed the count.
         """
-        ledger = self.cache._ledger
+        books = self.cache._books
         while self.playing:
             self.cache.check()
-            with ledger._changed:
-                assert disk_bytes(folder) <= ledger.used_bytes + METADATA_SLACK
-                assert ledger.used_bytes <= ledger.limit_bytes
+            with books.changed:
+                assert disk_bytes(folder) <= books.used_bytes + METADATA_SLACK
+                assert books.used_bytes <= books.limit_bytes
 
 
 SAMPLES = [sample(1, 5 * MIB), sample(2, 12 * MIB + 1), sample(3, 3 * BLOCK - 5), sample(4, 9 * MIB - 4096)]
