@@ -210,6 +210,8 @@ class DiskCache:
         if not self._ledger.unhold(file.number):
             return
         with self._table:
+            if self._books.closed:
+                return  # the folder may be somebody else's by now
             if self._ledger.idle(file.number):  # nobody has opened it since
                 self._save_use(file)
                 file.stored.unload()

@@ -8,6 +8,7 @@ Limit: answers for this moment. That nobody opens the file afterwards is for the
 the microseconds between grant and return waits for the return.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -15,16 +16,18 @@ from pathlib import Path
 
 
 def is_open(path: Path) -> bool:
-    """Whether some process, this one too, has the file open or mapped. False when there is no such file. OSError.
+    """Whether some process, this one too, has the file open or mapped. False when there is none, or a link. OSError.
 
     A filesystem or system without leases is an OSError too.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True  # somebody else holds a lease
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:
+            return False
+        raise
     try:
         # Whoever opens the file now makes the kernel tell us to let go. The signal for that is by default one that ends
         # the process; this one is ignored unless somebody asked for it.

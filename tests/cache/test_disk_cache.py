@@ -185,6 +185,22 @@ def test_after_close_everything_is_a_miss(tmp_path: Path) -> None:
     file.close()
 
 
+def test_a_file_closed_after_the_cache_leaves_the_next_owner_alone(tmp_path: Path) -> None:
+    one = sample(1, BLOCK)
+    before = len(os.listdir("/proc/self/fd"))
+    cache = open_cache(tmp_path)
+    late = cache.file(one.content)
+    cache.close()
+    cache = open_cache(tmp_path)
+    file = cache.file(one.content)
+    assert one.store(file)
+    late.close()
+    cache._pool.close()
+    assert one.holds(file)
+    cache.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
     limit = 4 * (4 * MIB) + 5 * 8192
     samples = [sample(n, 4 * MIB) for n in range(5)]
