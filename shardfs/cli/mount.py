@@ -40,6 +40,7 @@ _TOUCHED_SHARE = 0.25
 @click.option("--memory", default="512MiB", show_default=True, metavar="SIZE", help="Limit of the memory for data.")
 @click.option("--read-timeout", default=10.0, show_default=True, metavar="S", help="Seconds until a read fails.")
 @click.option("--allow-other", is_flag=True, help="Let other users in.")
+@click.option("--passthrough", is_flag=True, help="Let the kernel read whole cached files itself (root, Linux 6.9).")
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
 @click.option("--log-file", metavar="FILE", help="Log of the background daemon. Default: in ~/.local/state/shardfs.")
 @click.option("--ready-fd", type=int, hidden=True)
@@ -51,7 +52,8 @@ def command(mountpoint: Path, *, cluster_file: str | None, as_json: bool, foregr
     Returns when the mount answers; a daemon goes on serving it. `shardfs umount MOUNTPOINT`, SIGTERM or
     `fusermount3 -u` end it.
 
-    With --json: {"mountpoint", "pid", "cache", "cache_size", "memory", "tuned", "log"}.
+    With --json: {"mountpoint", "pid", "cache", "cache_size", "memory", "tuned", "passthrough",
+    "log"}.
     """
     if foreground:
         _serve(mountpoint, cluster_file, settings, as_json=as_json)
@@ -86,8 +88,11 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
             read_timeout_seconds=timeout,
             touched_share=_TOUCHED_SHARE,
         )
-        options = MountOptions(allow_other=bool(settings["allow_other"]), read_timeout_seconds=timeout)
-
+        options = MountOptions(
+            allow_other=bool(settings["allow_other"]),
+            read_timeout_seconds=timeout,
+            passthrough=bool(settings["passthrough"]),
+        )
         recorded = settings.get("trace")
         trace = TraceOptions(Path(str(recorded)), float(str(settings["trace_delay"]))) if recorded else None
 
@@ -102,6 +107,7 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
                     "cache_size": reading.cache_bytes,
                     "memory": reading.memory_bytes,
                     "tuned": what.tuned,
+                    "passthrough": what.passthrough,
                 }
             )
 
@@ -154,7 +160,9 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
     for name in ("cache", "cache_size", "memory", "read_timeout"):
         if settings.get(name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(settings[name])]
-    arguments += [f"--{name.replace('_', '-')}" for name in ("no_cache", "allow_other") if settings.get(name)]
+    arguments += [
+        f"--{name.replace('_', '-')}" for name in ("no_cache", "allow_other", "passthrough") if settings.get(name)
+    ]
     with output:
         child = subprocess.Popen(
             arguments,
@@ -195,6 +203,8 @@ def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:
     if settings.get("no_cache"):
         if settings.get("cache"):
             raise UsageError("give --cache or --no-cache, not both")
+        if settings.get("passthrough"):
+            raise UsageError("--passthrough hands out files of the disk cache: without --no-cache")
         return None
     if settings.get("cache"):
         return Path(os.path.abspath(str(settings["cache"])))

@@ -1,6 +1,6 @@
 """From chunk names to verified bytes in memory: single flight, replica race, disk cache, memory bound."""
 
-from shardfs.fetch.engine import Engine, EngineOptions
+from shardfs.fetch.engine import Engine, EngineOptions, Reading
 from shardfs.fetch.fill import ChunkPlace
 
-__all__ = ["ChunkPlace", "Engine", "EngineOptions"]
+__all__ = ["ChunkPlace", "Engine", "EngineOptions", "Reading"]

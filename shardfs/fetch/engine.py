@@ -1,6 +1,6 @@
 """All chunks that are in memory or on their way: one job for each missing block, whoever asks.
 
-    read(place, ...)     answered from memory; else joins the job that brings the blocks; else starts it
+    request(place, ...)  answered from memory; else joins the job that brings the blocks; else starts it
     prefetch(place, ...) starts the job for blocks of a chunk if there is memory for it, and returns at once
     unwanted(place)      what was fetched for nobody may be the first to go
 
@@ -14,8 +14,9 @@ read.
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import trio
 
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 SHED_AFTER_SECONDS = 0.25
 HEADERS_MAX = 4096
+
+Reading: TypeAlias = Coroutine[Any, Any, memoryview]
+"""An answer that is not there yet; nothing happens for it until it is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +99,35 @@ class Engine:
         finally:
             self._writeback.shed()
 
-    async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
+    def request(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview | Reading:
         """Plain bytes [start, start + length) of a run, verified; valid until the caller's next checkpoint.
 
-        `whole` says that what follows in the run will be wanted too. Raises NoCopy.
+        What is in memory is answered at once, without a task of its own; else the answer must be awaited, and raises
+        NoCopy. `whole` says that what follows in the run will be wanted too.
         """
+        fill = self._find(place)
+        if fill is None or fill.mask(start // place.block_size, -(-(start + length) // place.block_size)) & ~fill.ready:
+            return self._later(place, start, length, whole=whole)
+        self._mark_consumed(fill)
+        return self._answer(fill, start, length)
+
+    async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
+        """As `request`, and wait for the answer. Raises NoCopy."""
+        answer = self.request(place, start, length, whole=whole)
+        return answer if isinstance(answer, memoryview) else await answer
+
+    async def _later(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
         fill = self._find(place) or await self._admit(place)
         self._mark_consumed(fill)
         first, end = start // place.block_size, -(-(start + length) // place.block_size)
         wanted = fill.mask(first, end)
         if wanted & ~fill.ready:
             await self._bring(fill, first, wanted, whole=whole)
+        return self._answer(fill, start, length)
+
+    def _answer(self, fill: Fill, start: int, length: int) -> memoryview:
         fill.read_bytes += length
-        if fill.read_bytes >= place.length and fill.complete:
+        if fill.read_bytes >= fill.place.length and fill.complete:
             self._mark_spent(fill)
         return fill.plain(start, length)
 

@@ -1,62 +1,39 @@
 """pyfuse3's operations in terms of the filesystem: names, attributes and errors translated, nothing decided.
 
-Every call goes through `_answer`: a hard deadline, because a reader that waits for FUSE cannot even be killed, and the
-one catch-all of the program, because pyfuse3 ends the whole mount when a handler raises anything but FUSEError.
-`init` and `forget` may raise nothing at all.
+Every call goes through `Guard`. `init` and `forget` may raise nothing at all. The bytes of files are not asked for
+here, see `relay`.
 """
 
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import pyfuse3
-import trio
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
+from pyfuse3 import EntryAttributes, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
-from shardfs.errors import ShardfsError
-from shardfs.mount.errno_table import errno_of
+from shardfs.mount.guard import Guard
 from shardfs.vfs import Attributes, FileSystem
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
 _BLOCK_BYTES = 512
 
 
 class Adapter(pyfuse3.Operations):
-    """Given: filesystem, deadline, owner. Changing: the number of calls being answered."""
+    """Given: filesystem, guard, owner."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(
-        self, filesystem: FileSystem, *, deadline_seconds: float, space: Callable[[], tuple[int, int]]
-    ) -> None:
+    def __init__(self, filesystem: FileSystem, guard: Guard, *, space: Callable[[], tuple[int, int]]) -> None:
         super().__init__()
         self._fs = filesystem
-        self._deadline_seconds = deadline_seconds
+        self._guard = guard
         self._space = space
         self._uid, self._gid = os.getuid(), os.getgid()
-
-    async def _answer(self, call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            # What `trio.fail_after` does, without its two generators: this is on the way of every read.
-            with trio.CancelScope(deadline=trio.current_time() + self._deadline_seconds):
-                return await call()
-        except FUSEError:
-            raise
-        except ShardfsError as error:
-            raise FUSEError(errno_of(error)) from None
-        except Exception:
-            logger.exception("bug: this call fails with EIO, the mount goes on")
-            raise FUSEError(errno.EIO) from None
-        logger.warning("no answer within %g s", self._deadline_seconds)
-        raise FUSEError(errno.EIO)
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -64,13 +41,13 @@ class Adapter(pyfuse3.Operations):
         async def call() -> EntryAttributes:
             return self._entry(await self._fs.lookup(parent_inode, name))
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         async def call() -> EntryAttributes:
             return self._entry(self._fs.getattr(inode))
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         try:
@@ -83,7 +60,7 @@ class Adapter(pyfuse3.Operations):
         async def call() -> int:
             return await self._fs.opendir(inode)
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         async def call() -> None:
@@ -92,35 +69,13 @@ class Adapter(pyfuse3.Operations):
                     break
                 self._fs.told(fh, position)
 
-        await self._answer(call)
+        await self._guard.answer(call)
 
     async def releasedir(self, fh: int) -> None:
         async def call() -> None:
             self._fs.releasedir(fh)
 
-        await self._answer(call)
-
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        async def call() -> FileInfo:
-            if flags & _WRITE_FLAGS:
-                raise FUSEError(errno.EROFS)
-            # Content never changes under an inode: what the kernel has cached stays right.
-            return FileInfo(fh=await self._fs.open(inode), keep_cache=True)
-
-        return await self._answer(call)
-
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        async def call() -> bytes:
-            # pyfuse3 takes any buffer, and hands it to the kernel before the next checkpoint: one copy less.
-            return cast(bytes, await self._fs.read(fh, off, size))
-
-        return await self._answer(call)
-
-    async def release(self, fh: int) -> None:
-        async def call() -> None:
-            self._fs.release(fh)
-
-        await self._answer(call)
+        await self._guard.answer(call)
 
     async def flush(self, fh: int) -> None:
         # Nothing to write back: the kernel asks once and then never again, which saves a request for each `close`.
@@ -137,19 +92,19 @@ class Adapter(pyfuse3.Operations):
             data.f_namemax = 255
             return data
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         async def call() -> bytes:
             return self._fs.getxattr(inode, name.decode(errors="replace"))
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         async def call() -> Sequence[bytes]:
             return [name.encode() for name in self._fs.xattrs(inode)]
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
         async def call() -> bool:
@@ -158,7 +113,7 @@ class Adapter(pyfuse3.Operations):
                 raise FUSEError(errno.EROFS)
             return not mode & os.X_OK or bool(attributes.mode & 0o111)
 
-        return await self._answer(call)
+        return await self._guard.answer(call)
 
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         raise FUSEError(errno.EINVAL)

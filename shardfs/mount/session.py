@@ -16,8 +16,10 @@ import trio
 
 from shardfs.errors import MountError
 from shardfs.mount.adapter import Adapter
+from shardfs.mount.guard import Guard
 from shardfs.mount.kernel import KernelOptions, tune
 from shardfs.mount.mountpoint import check_system, detach, is_dead, prepare
+from shardfs.mount.relay import Relay
 from shardfs.vfs import FileSystem
 
 logger = logging.getLogger(__name__)
@@ -25,21 +27,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """`read_timeout_seconds` bounds every call; `requests_max` the calls answered at once."""
+    """`read_timeout_seconds` bounds every call; `requests_max` the calls answered at once.
+
+    `passthrough`: complete files of the disk cache are handed to the kernel.
+    """
 
     allow_other: bool = False
     read_timeout_seconds: float = 10.0
     drain_seconds: float = 5.0
     requests_max: int = 128
+    passthrough: bool = False
     kernel: KernelOptions = field(default_factory=KernelOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The mount answers. `tuned`: the kernel's read-ahead was raised, which takes root."""
+    """The mount answers. `tuned`: the kernel's read-ahead was raised, which takes root, as does `passthrough`."""
 
     mountpoint: Path
     tuned: bool
+    passthrough: bool
 
 
 async def serve(
@@ -56,19 +63,22 @@ async def serve(
     """
     check_system()
     place = prepare(mountpoint)
-    adapter = Adapter(filesystem, deadline_seconds=options.read_timeout_seconds, space=space)
+    guard = Guard(options.read_timeout_seconds)
     try:
-        pyfuse3.init(adapter, str(place), _fuse_options(options))
+        pyfuse3.init(Adapter(filesystem, guard, space=space), str(place), _fuse_options(options))
     except RuntimeError as error:
         raise MountError(f"{place}: {error}; {_hint(options)}") from None
+    relay = None
     try:
+        relay = Relay(filesystem, guard, requests_max=options.requests_max, passthrough=options.passthrough)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, options.drain_seconds, nursery.cancel_scope)
-            nursery.start_soon(_announce, place, options, ready)
-            await pyfuse3.main(max_tasks=options.requests_max)
+            nursery.start_soon(_stop_on_signal, options.drain_seconds, relay.stop, nursery.cancel_scope)
+            nursery.start_soon(_announce, place, options, relay, ready)
+            await relay.run()
             nursery.cancel_scope.cancel()
     finally:
-        pyfuse3.close(unmount=True)
+        # libfuse would see on its own descriptor whether the kernel has unmounted already.
+        pyfuse3.close(unmount=relay is None or not relay.gone)
         _sweep(place)
         logger.info("%s: unmounted", place)
 
@@ -80,21 +90,21 @@ def _sweep(place: Path) -> None:
             detach(place)
 
 
-async def _announce(place: Path, options: MountOptions, ready: Callable[[Ready], None]) -> None:
+async def _announce(place: Path, options: MountOptions, relay: Relay, ready: Callable[[Ready], None]) -> None:
     try:
         await trio.to_thread.run_sync(os.statvfs, place, abandon_on_cancel=True)
     except OSError as error:
         raise MountError(f"{place}: the mount was made but does not answer: {error.strerror}") from None
     tuned = await trio.to_thread.run_sync(tune, place, options.kernel, abandon_on_cancel=True)
-    ready(Ready(place, tuned))
+    ready(Ready(place, tuned, relay.passthrough))
 
 
-async def _stop_on_signal(drain_seconds: float, scope: trio.CancelScope) -> None:
+async def _stop_on_signal(drain_seconds: float, stop: Callable[[], None], scope: trio.CancelScope) -> None:
     """The first signal lets calls under way finish, for `drain_seconds` at most; a second one does not wait."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             logger.info("%s: finishing what is under way", signal.Signals(number).name)
-            pyfuse3.terminate()
+            stop()
             break
         with trio.move_on_after(drain_seconds):
             async for _ in signals:

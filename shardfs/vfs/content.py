@@ -3,12 +3,12 @@
 One `Content` serves all handles of an inode, so that several readers of one file are seen together.
 """
 
-from shardfs.cache import DiskCache
+from shardfs.cache import DiskCache, Lent
 from shardfs.core.manifest import FileEntry, Manifest
 from shardfs.core.ranges import clamp, spans
 from shardfs.core.readahead import NOTHING, WHOLE, Plan, ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
-from shardfs.fetch import ChunkPlace, Engine
+from shardfs.fetch import ChunkPlace, Engine, Reading
 from shardfs.vfs.places import Places, cache_content, model_readahead
 
 __all__ = ["Content", "cache_content", "model_readahead"]
@@ -42,10 +42,10 @@ class Content:
             raise ValueError(f"{entry.path!r} is not a file of this manifest")
         self._number = number
 
-    async def read(self, offset: int, size: int) -> memoryview:
+    def request(self, offset: int, size: int) -> memoryview | Reading:
         """Exactly the bytes [offset, offset + size) that exist, verified; valid until the next checkpoint.
 
-        Raises NoCopy; never returns less.
+        At once when they are in memory, else to be awaited; that raises NoCopy. Never less.
         """
         length = clamp(offset, size, self._file.entry.size)
         if not length:
@@ -55,19 +55,21 @@ class Content:
             self._follow(plan, offset, offset + length)
         run, start = divmod(offset, self._file.run_size)
         if start + length <= self._file.run_size:
-            return await self._part(run, start, length, plan.whole)
-        whole = memoryview(bytearray(length))
-        at = 0
-        for part in spans(offset, length, self._file.run_size):
-            # Every run but the last is read to its end.
-            view = await self._part(part.chunk, part.start, part.length, plan.whole)
-            whole[at : at + part.length] = view
-            at += part.length
-        return whole
+            return self._part(run, start, length, plan.whole)
+        return self._parts(offset, length, plan.whole)
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        """As `request`, and wait for the answer. Raises NoCopy."""
+        answer = self.request(offset, size)
+        return answer if isinstance(answer, memoryview) else await answer
 
     def cached_bytes(self) -> int:
         """Bytes of this file in the disk cache."""
         return self._file.cached_bytes()
+
+    def lend(self) -> Lent | None:
+        """See `Places.lend`."""
+        return self._file.lend()
 
     def close(self) -> None:
         """What was fetched ahead and not read may go first, and stays as long as nothing else needs its memory."""
@@ -129,10 +131,20 @@ class Content:
             self._following = number, Places(manifest, manifest.files[number], self._engine, self._disk)
         return self._following[1]
 
-    async def _part(self, run: int, start: int, length: int, whole: bool) -> memoryview:
+    async def _parts(self, offset: int, length: int, whole: bool) -> memoryview:
+        together = memoryview(bytearray(length))
+        at = 0
+        for part in spans(offset, length, self._file.run_size):
+            # Every run but the last is read to its end.
+            answer = self._part(part.chunk, part.start, part.length, whole)
+            together[at : at + part.length] = answer if isinstance(answer, memoryview) else await answer
+            at += part.length
+        return together
+
+    def _part(self, run: int, start: int, length: int, whole: bool) -> memoryview | Reading:
         if run != self._current[0]:  # the kernel asks for a chunk in several pieces
             self._current = run, self._file.place(run)
         place = self._current[1]
         if place is None:
             return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
-        return await self._engine.read(place, start, length, whole=whole)
+        return self._engine.request(place, start, length, whole=whole)

@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from shardfs.cache import DiskCache
+from shardfs.cache import DiskCache, Lent
 from shardfs.core.manifest import FileEntry
 from shardfs.core.names import PART_BYTES_MAX
 from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
 from shardfs.errors import InvalidFormat, NoCopy, NotFound
-from shardfs.fetch import Engine
+from shardfs.fetch import Engine, Reading
 from shardfs.vfs.attributes import describe
 from shardfs.vfs.content import Content, model_readahead
 from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
@@ -138,12 +138,28 @@ class FileSystem:
             self._readaheads[tree] = found
         return found
 
-    async def read(self, handle: int, offset: int, size: int) -> memoryview:
-        """Exactly the bytes that exist in [offset, offset + size), valid until the next checkpoint. NoCopy."""
+    def request(self, handle: int, offset: int, size: int) -> memoryview | Reading:
+        """Exactly the bytes that exist in [offset, offset + size), valid until the next checkpoint.
+
+        At once when they are in memory, else to be awaited; that raises NoCopy.
+        """
         node = self._files.get(handle)
         if node is None or node.content is None:
             raise StaleInode(f"file handle {handle}")
-        return await node.content.read(offset, size)
+        return node.content.request(offset, size)
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+        """As `request`, and wait for the answer."""
+        answer = self.request(handle, offset, size)
+        return answer if isinstance(answer, memoryview) else await answer
+
+    def lend(self, handle: int) -> Lent | None:
+        """The open file as it lies in the disk cache, whole and verified, for somebody who reads it without us.
+
+        None when it does not. May block shortly: call it from a thread.
+        """
+        node = self._files.get(handle)
+        return None if node is None or node.content is None else node.content.lend()
 
     def release(self, handle: int) -> None:
         node = self._files.pop(handle, None)

@@ -2,7 +2,7 @@
 
 import struct
 
-from shardfs.cache import CacheFile, DiskCache
+from shardfs.cache import CacheFile, DiskCache, Lent
 from shardfs.cache import Content as CacheContent
 from shardfs.core.digest import DIGEST_BYTES, digest_of
 from shardfs.core.manifest import FileEntry, Manifest
@@ -51,6 +51,10 @@ class Places:
     def cached_bytes(self) -> int:
         """Bytes of the file in the disk cache."""
         return 0 if self._cache_file is None else self._cache_file.present_bytes()
+
+    def lend(self) -> Lent | None:
+        """The whole file in the disk cache for somebody who reads it without us, if it is there. May block shortly."""
+        return None if self._cache_file is None else self._cache_file.lend()
 
     def close(self) -> None:
         if self._cache_file is not None:

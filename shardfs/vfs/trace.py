@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import trio
 
+from shardfs.fetch import Reading
 from shardfs.vfs.filesystem import FileSystem
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,16 @@ class TracedFileSystem(FileSystem):
         self._recorder = recorder
         self._delay_seconds = delay_seconds
 
-    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+    def request(self, handle: int, offset: int, size: int) -> Reading:
+        return self._traced(handle, offset, size)
+
+    async def _traced(self, handle: int, offset: int, size: int) -> memoryview:
         started = time.monotonic_ns() // 1000
         if self._delay_seconds:
             await trio.sleep(self._delay_seconds)
         try:
-            return await super().read(handle, offset, size)
+            answer = super().request(handle, offset, size)
+            return answer if isinstance(answer, memoryview) else await answer
         finally:
             took = time.monotonic_ns() // 1000 - started
             node = self._files.get(handle)

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from shardfs.config import load_cluster
+from shardfs.fetch import Reading
 from shardfs.mount.session import MountOptions, serve
 from shardfs.vfs import Attributes, FileSystem
 from shardfs.vfs.inodes import FileNode
@@ -62,10 +63,18 @@ class FaultyFileSystem(FileSystem):
         self._bug("open", inode)
         return await super().open(inode)
 
-    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+    def request(self, handle: int, offset: int, size: int) -> memoryview | Reading:
         self.reads += 1
         self._bug("read", self._files[handle].inode)
-        return await super().read(handle, offset, size)
+        if self._files[handle].entry.path in ("bug-later", "bug-never"):
+            return self._later(handle)
+        return super().request(handle, offset, size)
+
+    async def _later(self, handle: int) -> memoryview:
+        await trio.lowlevel.checkpoint()
+        self._bug("later", self._files[handle].inode)
+        await trio.sleep_forever()
+        raise AssertionError
 
     def release(self, handle: int) -> None:
         self._bug("release", self._files[handle].inode)

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="left out: dropping the kernel's caches takes root"),
 ]
 CONTENT = random.Random(3).randbytes(5 * MiB)
-BUGS = ["lookup", "group", "hang", "getattr", "open", "read", "release", "xattrs"]
+BUGS = ["lookup", "group", "hang", "getattr", "open", "read", "later", "never", "release", "xattrs"]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,8 @@ CALLS = {
     "getattr": ask_attributes,
     "open": lambda path: path.open("rb"),
     "read": lambda path: path.read_bytes(),
+    "later": lambda path: path.read_bytes(),  # a read that has to wait first
+    "never": lambda path: path.read_bytes(),
     "opendir": os.listdir,
     "xattrs": lambda path: os.getxattr(path, "user.shardfs.reads"),
     "statfs": lambda path: os.statvfs(path.parent),

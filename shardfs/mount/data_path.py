@@ -1,0 +1,108 @@
+"""OPEN, READ and RELEASE of files, answered on the kernel's device itself.
+
+Reading is what a mount does nearly all of the time, so it takes the shortest way: bytes that are in memory are written
+back before the next request is looked at, without a task; only a read that must wait gets one.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+
+import trio
+from pyfuse3 import FUSEError
+
+from shardfs.fetch import Reading
+from shardfs.mount import wire
+from shardfs.mount.backing import Backings
+from shardfs.mount.guard import Guard
+from shardfs.vfs import FileSystem
+
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+
+Reply = Callable[[int, int, bytes | memoryview], None]
+"""Answer request `unique` with an errno, or 0 and a body."""
+
+
+class DataPath:
+    """Given: filesystem, guard, the way back. Changing: how many calls wait, `calls_max` at most."""
+
+    def __init__(
+        self, filesystem: FileSystem, guard: Guard, reply: Reply, *, backings: Backings | None, calls_max: int
+    ) -> None:
+        self._fs = filesystem
+        self._guard = guard
+        self._reply = reply
+        self._backings = backings
+        self._room = trio.Semaphore(calls_max)
+
+    async def open(self, nursery: trio.Nursery, unique: int, inode: int, flags: int) -> None:
+        await self._start(nursery, self._open, unique, inode, flags)
+
+    async def read(self, nursery: trio.Nursery, unique: int, handle: int, offset: int, size: int) -> int:
+        """Answer at once and return how many bytes that were, or have a task of `nursery` do it.
+
+        A checkpoint only when too many calls wait.
+        """
+        try:
+            answer = self._fs.request(handle, offset, size)
+        except Exception as error:  # noqa: BLE001 - told and logged by the guard
+            self._reply(unique, self._guard.errno(error), b"")
+            return 0
+        if isinstance(answer, memoryview):
+            self._reply(unique, 0, answer)
+            return len(answer)
+        await self._start(nursery, self._read, unique, answer)
+        return 0
+
+    def release(self, nursery: trio.Nursery, unique: int, inode: int, handle: int) -> None:
+        """Answered on return; what may block then is left to a task."""
+        number = 0
+        try:
+            lent = None if self._backings is None else self._backings.release(inode)
+            if lent is not None:
+                nursery.start_soon(trio.to_thread.run_sync, lent.close)
+            self._fs.release(handle)
+        except Exception as error:  # noqa: BLE001 - the same
+            number = self._guard.errno(error)
+        self._reply(unique, number, b"")
+
+    async def _start(self, nursery: trio.Nursery, call: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            await self._room.acquire()
+        nursery.start_soon(call, *arguments)
+
+    async def _open(self, unique: int, inode: int, flags: int) -> None:
+        async def call() -> bytes:
+            if flags & WRITE_FLAGS:
+                raise FUSEError(errno.EROFS)
+            handle = await self._fs.open(inode)
+            backing = await self._backing(inode, handle)
+            if backing is not None:
+                return wire.opened(handle, wire.OPENED_PASSTHROUGH | wire.OPENED_NO_FLUSH, backing)
+            # Content never changes under an inode: what the kernel has cached stays right.
+            return wire.opened(handle, wire.OPENED_KEEP_CACHE)
+
+        await self._answer(unique, call)
+
+    async def _backing(self, inode: int, handle: int) -> int | None:
+        if self._backings is None:
+            return None
+        try:
+            return await self._backings.open(inode, handle)
+        except BaseException:
+            self._fs.release(handle)
+            raise
+
+    async def _read(self, unique: int, answer: Reading) -> None:
+        await self._answer(unique, lambda: answer)
+
+    async def _answer(self, unique: int, call: Callable[[], Awaitable[bytes | memoryview]]) -> None:
+        try:
+            # The answer goes out before the next checkpoint: until then a view of a read is valid.
+            self._reply(unique, 0, await self._guard.answer(call))
+        except FUSEError as error:
+            self._reply(unique, error.errno, b"")
+        finally:
+            self._room.release()
