@@ -43,7 +43,6 @@ class Ledger:
         remove()
         with books.changed:
             books.accounts.forget(file)
-            books.loans.forget(file)
             books.changed.notify_all()
             return True
 

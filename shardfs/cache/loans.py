@@ -40,11 +40,6 @@ class Loans:
         """Somebody may have it open."""
         self._doubtful.add(file)
 
-    def forget(self, file: int) -> None:
-        """The file is gone. It is not lent."""
-        self._doubtful.discard(file)
-        self._in_use.pop(file, None)
-
     def lent(self, file: int) -> bool:
         return file in self._lent
 

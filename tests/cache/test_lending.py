@@ -304,10 +304,13 @@ def test_a_lent_file_that_somebody_deletes(tmp_path: Path) -> None:
         cache._pool.forget(path)
         path.unlink()
     assert not ONE.holds(file)
+    assert not file.whole
     assert right(lent)
     assert not ONE.store(file)  # its room is taken as long as the old one is there
     assert not TWO.store(cache.file(TWO.content))
     lent.close()
+    assert ONE.store(file, 0, BLOCKS - 1)
+    assert file.lend() is None
     assert ONE.store(file)
     lent = lend(file)
     assert right(lent)
@@ -527,5 +530,67 @@ def test_a_file_that_the_kernel_is_asked_about_is_not_lent(tmp_path: Path, monke
     closer.join()
     writer.join()
     assert answers == [True]
+    cache.check()
+    cache.close()
+
+
+@pytest.mark.parametrize("change", [CacheFile.evict, lambda file: file._shared.ledger.begin_write((file.number, 0))])
+def test_a_file_that_is_lent_right_after_the_question_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[CacheFile], int]
+) -> None:
+    cache = open_cache(tmp_path)
+    file = stored(cache, ONE)
+    recall = cache._lending.recall
+    lents: list[Lent] = []
+
+    def then_lent(number: int) -> bool:
+        answer = recall(number)
+        if not lents:
+            lents.append(lend(file))
+        return answer
+
+    monkeypatch.setattr(cache._lending, "recall", then_lent)
+    assert not change(file)
+    assert right(lents[0])
+    lents[0].close()
+    cache.check()
+    cache.close()
+
+
+def test_a_write_that_began_before_the_file_vanished_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes go to the deleted file, whose descriptor it has; the new one has a hole there."""
+    cache = open_cache(tmp_path)
+    file = cache.file(ONE.content)
+    assert ONE.store(file, 0, 1)
+    begun, go_on = threading.Event(), threading.Event()
+    real = file.stored._data.write
+
+    def write(offset: int, data: memoryview) -> None:
+        if threading.current_thread() is writer:
+            with cache._pool.use(data_path(tmp_path, ONE.content)) as fd:
+                begun.set()
+                go_on.wait()
+                os.pwrite(fd, data, offset)
+        else:
+            real(offset, data)
+
+    monkeypatch.setattr(file.stored._data, "write", write)
+    writer = threading.Thread(target=lambda: ONE.store(file, 1, 64))
+    writer.start()
+    begun.wait()
+    file.stored._vanished()
+    assert ONE.store(file, 64, BLOCKS)
+    go_on.set()
+    writer.join()
+    assert ONE.store(file, 0, 1)
+    assert file.missing(0, BLOCKS) == BLOCKS  # for all that the words say
+    assert file.lend() is None
+    assert ONE.held(file) == [0, *range(64, BLOCKS)]
+    assert ONE.store(file)
+    lent = lend(file)
+    assert right(lent)
+    lent.close()
     cache.check()
     cache.close()
