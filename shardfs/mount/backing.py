@@ -63,6 +63,8 @@ class Backings:
             logger.warning("passthrough: this kernel cannot (Linux 6.9 or newer can); files are served as ever")
         elif not self.allowed:
             logger.warning("passthrough: the kernel lets only root do this; files are served as ever")
+        else:
+            logger.info("passthrough: whole cached files are handed to the kernel")
 
     async def open(self, inode: int, handle: int) -> int | None:
         """The number of the backing file for one more open of `inode`; None when the daemon serves it."""

@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +97,7 @@ class Relay:
                         with self._stop:
                             await self._serve(calls)
                     pyfuse3.terminate()
-                self._pass_back_now()
+                self._pass_back_now()  # the last answers of what was under way
                 nursery.cancel_scope.cancel()
         finally:
             if self._backings is not None:
@@ -164,9 +165,11 @@ class Relay:
         try:
             os.writev(self._device, parts)
         except OSError as failure:
-            # ENOENT: whoever asked has been killed. The rest means that the mount is gone, which reading will tell.
+            # ENOENT: whoever asked has been killed. The others mean that the mount is gone, which reading will tell.
             if failure.errno not in (errno.ENOENT, *_GONE):
                 logger.error("answer to request %d: %s", unique, failure.strerror)
+                with suppress(OSError):  # whoever waits for FUSE cannot be killed: any answer is better than none
+                    os.write(self._device, wire.answer_head(unique, error=errno.EIO))
 
     # ------------------------------------------------------------------------------------------- to libfuse and back
 
@@ -193,8 +196,8 @@ class Relay:
                 answer = bytearray(self._session.recv(_MESSAGE_BYTES_MAX))
             except BlockingIOError:
                 return
-            if len(answer) < wire.ANSWER_BYTES:
-                return
+            if not answer:
+                raise MountError("libfuse closed its end while the mount is served")
             unique = wire.answered(answer)
             if unique == self._init:
                 self._settle(answer)

@@ -33,8 +33,6 @@ OPENED_KEEP_CACHE = 1 << 1
 OPENED_NO_FLUSH = 1 << 5
 OPENED_PASSTHROUGH = 1 << 7
 
-ANSWER_BYTES = _ANSWER.size
-
 
 class Operation(IntEnum):
     """Those that are not simply passed on."""
