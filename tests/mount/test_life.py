@@ -79,6 +79,7 @@ def test_it_answers_when_the_command_returns(place, model):
         "cache_size": 64 * MiB,
         "memory": 128 * MiB,
         "tuned": os.geteuid() == 0,
+        "passthrough": False,
         "log": str(place.log),
     }
     assert os.getxattr(place.path, "user.shardfs.pid") == str(report["pid"]).encode()
