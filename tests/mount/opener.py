@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -116,11 +116,11 @@ def fill(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def handed_over(place: Place, pid: int, path: Path) -> Opener:
+def handed_over(place: Place, pid: int, path: Path, between: Callable[[], object] = lambda: None) -> Opener:
     """An opener of the file for which the kernel reads.
 
-    More than one try: the last block counts as seen a moment after it is there, and of the last `close` of somebody
-    whom the daemon served the daemon hears a moment later.
+    More than one try, and `between` them something: the last block counts as seen a moment after it is there, and of
+    the last `close` of somebody whom the daemon served the daemon hears a moment later.
     """
     found: list[Opener] = []
 
@@ -130,6 +130,7 @@ def handed_over(place: Place, pid: int, path: Path) -> Opener:
             found.append(opener)
             return True
         opener.end()
+        between()
         return False
 
     until(attempt, 30, f"{path.name} handed over")
