@@ -78,6 +78,18 @@ def test_a_target_passes_at_its_bound_and_fails_beyond():
     assert verdicts["cold.memory"] == "not measured"
 
 
+def test_a_target_that_this_machine_cannot_measure_says_why():
+    figures = Figures()
+    figures.impossible["warm.passthrough"] = "the kernel is too old"
+    why = {judged.target.figure: judged.why for judged in judge(figures) if judged.why}
+    assert why == {"warm.passthrough": "the kernel is too old"}
+    figures.rate("warm.disk", "disk", [1.0], 8 * MIB)
+    figures.rate("warm.passthrough", "measured after all", [1.0], 8 * MIB, limit="warm.disk")
+    assert [
+        (judged.verdict, judged.why) for judged in judge(figures) if judged.target.figure == "warm.passthrough"
+    ] == [("pass", "")]
+
+
 def test_the_page_cache_is_what_it_is_said_to_be(tmp_path: Path):
     if file_system(tmp_path) == "tmpfs":
         pytest.skip("left out: the temporary folder is in memory, where nothing can be evicted")

@@ -40,6 +40,14 @@ class Bench:
 
     def note(self, text: str) -> None:
         """A line for the report: what was left out, and why. Without paths of this machine."""
+        self.figures.notes.append(self._nowhere(text))
+
+    def cannot(self, what: str, figures: Sequence[str], why: str) -> None:
+        """This machine cannot do `what`, so these figures are not measured: a note, and their targets say so."""
+        self.note(f"{what}: cannot be measured here ({why})")
+        self.figures.impossible |= dict.fromkeys(figures, self._nowhere(why))
+
+    def _nowhere(self, text: str) -> str:
         for place, word in ((self.world.work, "WORK"), (CHECKOUT, "CHECKOUT"), (Path.home(), "~")):
             text = text.replace(str(place), word)
-        self.figures.notes.append(text)
+        return text

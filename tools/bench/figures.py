@@ -48,11 +48,15 @@ class Figure:
 
 
 class Figures:
-    """All figures of a run by name, in the order in which they were measured."""
+    """All figures of a run by name, in the order in which they were measured.
+
+    `impossible`: those that cannot be measured on this machine, and why.
+    """
 
     def __init__(self) -> None:
         self.by_name: dict[str, Figure] = {}
         self.notes: list[str] = []
+        self.impossible: dict[str, str] = {}
 
     def add(
         self, name: str, what: str, unit: str, values: Sequence[float], *, better: Better, limit: str | None = None

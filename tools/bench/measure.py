@@ -22,7 +22,7 @@ import numpy as np
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-_RESIDENT_MAX = 0.02
+RESIDENT_MAX = 0.02
 _TOUCH_SHARE = 0.5
 
 
@@ -107,7 +107,7 @@ def evict(paths: Sequence[Path]) -> None:
         with path.open("rb") as file:
             os.fdatasync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if (share := resident(path)) > _RESIDENT_MAX:
+        if (share := resident(path)) > RESIDENT_MAX:
             raise RuntimeError(f"{path.name}: {share:.0%} of it stays in the page cache")
 
 

@@ -76,6 +76,7 @@ def _document(
                 "unit": j.target.unit,
                 "measured": j.measured,
                 "verdict": j.verdict,
+                "why": j.why,
             }
             for j in judged
         ],
@@ -147,7 +148,8 @@ def _target_row(judged: Judged) -> str:
     target = judged.target
     bound = f"{'>=' if target.sense == 'at least' else '<='} {target.bound:g} {target.unit}".strip()
     measured = "" if judged.measured is None else number(judged.measured)
-    return f"| {target.what} | {bound} | {measured} | {judged.verdict} |"
+    verdict = f"{judged.verdict}: {judged.why}" if judged.why else judged.verdict
+    return f"| {target.what} | {bound} | {measured} | {verdict} |"
 
 
 def _row(figure: Figure, figures: Figures) -> str:

@@ -26,11 +26,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a target came to."""
+    """What a target came to. `why`: this machine cannot measure it."""
 
     target: Target
     verdict: Verdict
     measured: float | None
+    why: str = ""
 
 
 def _least(what: str, figure: str, bound: float, of: str) -> Target:
@@ -46,10 +47,14 @@ TARGETS = (
     _least("cold read, cache on disk", "peers.shardfs_cold", 2.0, "best peer"),
     _least("cold read, memory only", "cold.memory", 0.75, "cold ceiling"),
     _least("warm read", "warm.read", 0.75, "disk"),
+    _least("warm read, --passthrough", "warm.passthrough", 0.75, "disk"),
     _least("warm read", "peers.shardfs_warm", 2.0, "best peer"),
+    _least("warm read, --passthrough", "peers.shardfs_passthrough", 2.0, "best peer"),
     _most("daemon CPU, cold", "peers.cpu_shardfs", 1.0, "the best peer's"),
     _least("hot read", "warm.hot", 0.9, "memory"),
+    _least("hot read, --passthrough", "warm.passthrough_hot", 0.9, "memory"),
     _least("hot mmap walk", "warm.hot_mmap", 0.8, "memory"),
+    _least("hot mmap walk, --passthrough", "warm.passthrough_hot_mmap", 0.8, "memory"),
     _most("safetensors load_file, cold", "loaders.numpy", 1.3, "time of the cold read"),
     _most("first byte after open, cold", "probes.first", 3.0, "one block by raw request"),
     _most("random 4 KiB, cold, p50", "probes.small_p50", 2.5, "the same block by raw request"),
@@ -85,6 +90,6 @@ def _judge(target: Target, figures: Figures) -> Judged:
     figure = figures.by_name.get(target.figure)
     spread = None if figure is None else figure.ratio if target.kind == "ratio" else figure.spread
     if spread is None:
-        return Judged(target, "not measured", None)
+        return Judged(target, "not measured", None, figures.impossible.get(target.figure, ""))
     good = spread.median >= target.bound if target.sense == "at least" else spread.median <= target.bound
     return Judged(target, "pass" if good else "FAIL", spread.median)

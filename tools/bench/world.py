@@ -32,11 +32,13 @@ MODEL = "bench.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A running mount of the cluster."""
+    """A running mount of the cluster. `passthrough`: it says that it hands whole cached files to the kernel."""
 
     path: Path
     pid: int
     cache: Path | None
+    log: Path
+    passthrough: bool
 
     @property
     def model(self) -> Path:
@@ -122,7 +124,7 @@ class World:
         extra = ["--cache", str(folder), "--cache-size", str(2 * self.size + 256 * MIB)] if folder else []
         report = cluster.mount(place, *map(str, options), *extra)
         try:
-            yield Mount(place, int(report["pid"]), folder)
+            yield Mount(place, int(report["pid"]), folder, cluster.log(place.name), bool(report["passthrough"]))
         finally:
             cluster.umount(place)
             with suppress(OSError):

@@ -38,7 +38,12 @@ GROUPS = {
     group.name: group
     for group in (
         Group("cold", "first read, against the cold ceiling", "FUSE", cold.run),
-        Group("warm", "reads from the disk cache and from memory, nodes up and stopped", "FUSE", warm.run),
+        Group(
+            "warm",
+            "reads from the disk cache and from memory, nodes up and stopped, and by the kernel",
+            "FUSE",
+            warm.run,
+        ),
         Group("loaders", "safetensors and torch, beside a sequential read", "safetensors, torch", loaders.run),
         Group("probes", "small cold reads, beside raw requests", "FUSE", probes.run),
         Group("readers", "1, 4 and 16 readers at once", "FUSE", readers.run),

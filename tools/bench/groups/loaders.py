@@ -1,24 +1,28 @@
 """What frameworks do: safetensors' load_file and torch.load, cold, warm and hot, beside a sequential read.
 
 Times, not rates: the ratio says how much longer loading takes than reading. Loaders that only map the file are made to
-touch every page. Left out where a library is not installed.
+touch every page. With --passthrough (see `bench.passthrough`) a load is beside the same load of the local file, which
+is the best that it can be. Left out where a library is not installed.
 """
 
 import shutil
-from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
-from bench import cases
+from bench import cases, passthrough
 from bench.child import program
 from bench.context import Bench
-from bench.measure import Case
+from bench.figures import Figures
+from bench.measure import Case, Results
 from bench.world import World
 
 TORCH_MODEL = "bench.pt"
+LOCAL = {"warm": "disk", "hot": "memory"}
+"""State of the model -> where the local file is that it is compared with."""
 
 
 def run(bench: Bench) -> None:
-    world, figures = bench.world, bench.figures
+    world = bench.world
     if find_spec("safetensors") is None:
         bench.note("loaders: left out, safetensors is not installed")
         return
@@ -31,29 +35,69 @@ def run(bench: Bench) -> None:
     world.stored  # noqa: B018
     cache = cases.filled_cache(world)
     try:
-        rounds: list[Case] = []
-        for how in ("read", *hows):
-            rounds += [
-                cases.cold(world, f"cold {how}", *cases.NO_CACHE, how=how),
-                cases.warm(world, f"warm {how}", cache, how=how),
-                cases.hot(world, f"hot {how}", how),
-            ]
+        rounds = served(world, cache, ("read", *hows))
         if "torch-safetensors" in hows:
             rounds.append(cases.cold(world, "cold torch", *cases.NO_CACHE, how="torch", model=TORCH_MODEL))
+        why = passthrough.lacking(world, cache)
+        if why is None:
+            rounds += handed_over(world, cache, tuple(hows))
         done = bench.measure(rounds)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-    add: Callable[..., None] = figures.seconds
+    record(bench.figures, done, hows)
+    if why is not None:
+        names = [_key(f"passthrough_{state}", how) for how in hows for state in LOCAL]
+        bench.cannot("loads with --passthrough", names, why)
+
+
+def served(world: World, cache: Path, hows: tuple[str, ...]) -> list[Case]:
+    """Through the daemon."""
+    rounds: list[Case] = []
+    for how in hows:
+        rounds += [
+            cases.cold(world, f"cold {how}", *cases.NO_CACHE, how=how),
+            cases.warm(world, f"warm {how}", cache, how=how),
+            cases.hot(world, f"hot {how}", how),
+        ]
+    return rounds
+
+
+def handed_over(world: World, cache: Path, hows: tuple[str, ...]) -> list[Case]:
+    """By the kernel, and from the local file."""
+    rounds: list[Case] = []
+    for how in hows:
+        rounds += [
+            cases.disk(world, how),
+            passthrough.warm(world, f"warm {how}, --passthrough", cache, how=how),
+            cases.memory(world, how),
+            passthrough.hot(world, f"hot {how}, --passthrough", cache, how=how),
+        ]
+    return rounds
+
+
+def record(figures: Figures, done: Results, hows: dict[str, str]) -> None:
     for state in ("cold", "warm", "hot"):
-        add(_key(state, "read"), f"{state} sequential read", done.series(f"{state} read"))
+        figures.seconds(_key(state, "read"), f"{state} sequential read", done.series(f"{state} read"))
         for how, what in hows.items():
-            add(_key(state, how), f"{state} {what}", done.series(f"{state} {how}"), limit=_key(state, "read"))
-    add("loaders.torch_load", "cold torch.load(mmap=True)", done.series("cold torch"), limit=_key("cold", "read"))
+            series = done.series(f"{state} {how}")
+            figures.seconds(_key(state, how), f"{state} {what}", series, limit=_key(state, "read"))
+    cold = done.series("cold torch")
+    figures.seconds("loaders.torch_load", "cold torch.load(mmap=True)", cold, limit=_key("cold", "read"))
+    for how, what in hows.items():
+        for state, local in LOCAL.items():
+            limit = _key(local, how)
+            figures.seconds(limit, f"{what}, local file {_in(local)}", done.series(f"{local} {how}"))
+            series = done.series(f"{state} {how}, --passthrough")
+            figures.seconds(_key(f"passthrough_{state}", how), f"{state} {what}, --passthrough", series, limit=limit)
 
 
 def _key(state: str, how: str) -> str:
     name = how.replace("-", "_")
     return f"loaders.{name}" if state == "cold" else f"loaders.{state}_{name}"
+
+
+def _in(place: str) -> str:
+    return "on disk" if place == "disk" else "in memory"
 
 
 def publish_torch(world: World) -> None:

@@ -1,8 +1,9 @@
 """Other filesystems on the same bytes, beside shardfs, in the same rounds: cold, and warm where they keep a disk cache.
 
 Their servers have the file in memory, as shardfs' nodes do. Warm: a new mount over a full disk cache of which nothing
-is in memory. The plain local file, not in memory, is there for reference. CPU is that of the client and its children
-(sshfs has ssh processes that decrypt), not of the servers. Only with --peers.
+is in memory; with --passthrough the mount has read it once before (see `bench.passthrough`). The plain local file, not
+in memory, is there for reference. CPU is that of the client and its children (sshfs has ssh processes that decrypt),
+not of the servers. Only with --peers.
 """
 
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench import cases
+from bench import cases, passthrough
 from bench.child import Child, reader, run_reader
 from bench.context import Bench
 from bench.figures import Figures
@@ -18,6 +19,8 @@ from bench.groups.daemon import CPU_KEY, cpu_seconds
 from bench.measure import GIB, Case, Results, evict, files_below, fill, middle
 from bench.rivals import FAMILY, RIVALS, S3_ONLY, Rival, find, running
 from bench.world import World
+
+HANDED_OVER = "shardfs --passthrough, warm"
 
 
 def run(bench: Bench) -> None:
@@ -32,6 +35,11 @@ def run(bench: Bench) -> None:
         cases.warm(world, "shardfs warm", caches["shardfs"]),
         *(cold(world, rival) for rival in there),
     ]
+    why = passthrough.lacking(world, caches["shardfs"])
+    if why is None:
+        rounds.append(passthrough.warm(world, HANDED_OVER, caches["shardfs"]))
+    else:
+        bench.cannot(HANDED_OVER, ["peers.shardfs_passthrough"], why)
     for rival in there:
         if rival.caches:
             try:
@@ -57,6 +65,8 @@ def run(bench: Bench) -> None:
         figures.rate(f"peers.shardfs_{state}", f"shardfs, {state}", series, size, limit=f"peers.best_{state}")
     series = done.series("shardfs, no cache cold")
     figures.rate("peers.shardfs_memory", "shardfs, no cache, cold", series, size, limit="peers.best_cold")
+    series = done.series(HANDED_OVER)
+    figures.rate("peers.shardfs_passthrough", HANDED_OVER, series, size, limit="peers.best_warm")
     cpu(figures, done, there)
 
 
