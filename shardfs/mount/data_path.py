@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from pyfuse3 import FUSEError
 
+from shardfs.cache import Lent
 from shardfs.fetch import Reading
 from shardfs.mount import wire
 from shardfs.mount.backing import Backings
@@ -24,25 +25,26 @@ Reply = Callable[[int, int, bytes | memoryview], None]
 
 
 class DataPath:
-    """Given: filesystem, guard, the way back. Changing: how many calls wait, `calls_max` at most."""
+    """Given: filesystem, guard, the way back. Changing: how many reads are under way, `reads_max` at most.
+
+    Those beyond wait for their turn, each in its own task and within its own deadline. Nobody else does: an open asks
+    no node, and whoever takes requests from the kernel must not stop for hung ones.
+    """
 
     def __init__(
-        self, filesystem: FileSystem, guard: Guard, reply: Reply, *, backings: Backings | None, calls_max: int
+        self, filesystem: FileSystem, guard: Guard, reply: Reply, *, backings: Backings | None, reads_max: int
     ) -> None:
         self._fs = filesystem
         self._guard = guard
         self._reply = reply
         self._backings = backings
-        self._room = trio.Semaphore(calls_max)
+        self._room = trio.Semaphore(reads_max)
 
-    async def open(self, nursery: trio.Nursery, unique: int, inode: int, flags: int) -> None:
-        await self._start(nursery, self._open, unique, inode, flags)
+    def open(self, nursery: trio.Nursery, unique: int, inode: int, flags: int) -> None:
+        nursery.start_soon(self._open, unique, inode, flags)
 
-    async def read(self, nursery: trio.Nursery, unique: int, handle: int, offset: int, size: int) -> int:
-        """Answer at once and return how many bytes that were, or have a task of `nursery` do it.
-
-        A checkpoint only when too many calls wait.
-        """
+    def read(self, nursery: trio.Nursery, unique: int, handle: int, offset: int, size: int) -> int:
+        """Answer at once and return how many bytes that were, or have a task of `nursery` do it."""
         try:
             answer = self._fs.request(handle, offset, size)
         except Exception as error:  # noqa: BLE001 - told and logged by the guard
@@ -51,7 +53,7 @@ class DataPath:
         if isinstance(answer, memoryview):
             self._reply(unique, 0, answer)
             return len(answer)
-        await self._start(nursery, self._read, unique, answer)
+        nursery.start_soon(self._read, unique, answer)
         return 0
 
     def release(self, nursery: trio.Nursery, unique: int, inode: int, handle: int) -> None:
@@ -60,18 +62,11 @@ class DataPath:
         try:
             lent = None if self._backings is None else self._backings.release(inode)
             if lent is not None:
-                nursery.start_soon(trio.to_thread.run_sync, lent.close)
+                nursery.start_soon(_close, lent)
             self._fs.release(handle)
         except Exception as error:  # noqa: BLE001 - the same
             number = self._guard.errno(error)
         self._reply(unique, number, b"")
-
-    async def _start(self, nursery: trio.Nursery, call: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        try:
-            self._room.acquire_nowait()
-        except trio.WouldBlock:
-            await self._room.acquire()
-        nursery.start_soon(call, *arguments)
 
     async def _open(self, unique: int, inode: int, flags: int) -> None:
         async def call() -> bytes:
@@ -96,7 +91,20 @@ class DataPath:
             raise
 
     async def _read(self, unique: int, answer: Reading) -> None:
-        await self._answer(unique, lambda: answer)
+        async def call() -> memoryview:
+            try:
+                self._room.acquire_nowait()
+            except trio.WouldBlock:
+                await self._room.acquire()
+            try:
+                return await answer
+            finally:
+                self._room.release()
+
+        try:
+            await self._answer(unique, call)
+        finally:
+            answer.close()  # it has not begun when its turn did not come in time
 
     async def _answer(self, unique: int, call: Callable[[], Awaitable[bytes | memoryview]]) -> None:
         try:
@@ -104,5 +112,9 @@ class DataPath:
             self._reply(unique, 0, await self._guard.answer(call))
         except FUSEError as error:
             self._reply(unique, error.errno, b"")
-        finally:
-            self._room.release()
+
+
+async def _close(lent: Lent) -> None:
+    """Also when the mount is ending: what is not given back counts as in use."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(lent.close)

@@ -76,17 +76,17 @@ class Relay:
         """After `pyfuse3.init`, which mounts."""
         self._device, self._session = take_device()
         self._backings = Backings(filesystem, self._device) if passthrough else None
-        self._data = DataPath(filesystem, guard, self._reply, backings=self._backings, calls_max=requests_max)
+        self._data = DataPath(filesystem, guard, self._reply, backings=self._backings, reads_max=requests_max)
         self._requests_max = requests_max
         self._waiting: deque[bytes] = deque()  # for the socket
         self._more = trio.Event()
-        self._init = 0
+        self._init = -1  # the unique number of the kernel's INIT, until it is answered
         self._init_passthrough = False
         self._stop = trio.CancelScope()
         self.gone = False
 
     async def run(self) -> None:
-        """Serve until unmounted or `stop`; what is under way then is finished, unless cancelled."""
+        """Serve until unmounted, or `stop`: what is under way then is finished, unless cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pass_on)
@@ -96,6 +96,8 @@ class Relay:
                     async with trio.open_nursery() as calls:
                         with self._stop:
                             await self._serve(calls)
+                        if self.gone:
+                            serving.cancel_scope.cancel()  # nobody waits for an answer any more
                     pyfuse3.terminate()
                 self._pass_back_now()  # the last answers of what was under way
                 nursery.cancel_scope.cancel()
@@ -133,16 +135,16 @@ class Relay:
                     if error.errno not in (errno.ENOENT, errno.EINTR):  # a request that was taken back
                         raise
                     continue
-                answered += _REQUEST_BYTES + await self._take(calls, buffer, length)
+                answered += _REQUEST_BYTES + self._take(calls, buffer, length)
 
-    async def _take(self, calls: trio.Nursery, message: bytearray, length: int) -> int:
+    def _take(self, calls: trio.Nursery, message: bytearray, length: int) -> int:
         """Answer a request or pass it on; how many bytes of a file were given."""
         operation, unique, inode = wire.request(message)
         match operation:
             case Operation.READ:
-                return await self._data.read(calls, unique, *wire.read_wanted(message))
+                return self._data.read(calls, unique, *wire.read_wanted(message))
             case Operation.OPEN:
-                await self._data.open(calls, unique, inode, wire.open_flags(message))
+                self._data.open(calls, unique, inode, wire.open_flags(message))
             case Operation.RELEASE:
                 self._data.release(calls, unique, inode, wire.released(message))
             case Operation.INTERRUPT:

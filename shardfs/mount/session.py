@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """`read_timeout_seconds` bounds every call; `requests_max` the calls answered at once.
+    """`read_timeout_seconds` bounds every call; `requests_max` the reads under way, and the other calls by themselves.
 
     `passthrough`: complete files of the disk cache are handed to the kernel.
     """
