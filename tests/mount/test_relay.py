@@ -22,8 +22,6 @@ pytestmark = pytest.mark.fuse
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="left out: takes root")
 THREADS = 48
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
 FILES = 2500
 
 
