@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench.figures import Figures
-from bench.measure import MIB, Case, evict, file_system, fill, interleave, percentile, resident
+from bench.measure import MIB, Case, evict, file_system, fill, interleave, percentile, refill, resident
 from bench.targets import TARGETS, judge
 from bench.world import safetensors_head
 
@@ -98,6 +98,8 @@ def test_the_page_cache_is_what_it_is_said_to_be(tmp_path: Path):
     evict([path])
     assert resident(path) < 0.02
     fill([path])
+    assert resident(path) == 1.0
+    refill([path])
     assert resident(path) == 1.0
 
 

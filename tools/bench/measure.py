@@ -120,6 +120,12 @@ def fill(paths: Sequence[Path]) -> None:
                 pass
 
 
+def refill(paths: Sequence[Path]) -> None:
+    """Have all of these files in the page cache anew, in the large pieces that reading in order brings."""
+    evict(paths)
+    fill(paths)
+
+
 def resident(path: Path) -> float:
     """The share of the file's pages that are in the page cache."""
     size = path.stat().st_size
