@@ -21,13 +21,16 @@ class Lending:
     def lend(self, file: int, whole: Callable[[], bool]) -> bool:
         """Lend a held file that is `whole`, which is asked under the lock and must be quick.
 
-        Until `give_back` it is held and nothing of it changes. False when somebody is changing it right now.
+        Until `give_back` it is held and nothing of it changes. False when somebody is changing it right now. Waits for
+        the answer when the kernel is being asked about the file, as it is after each last `Lent` of it.
         """
         books = self._books
         with books.changed:
+            while books.loans.asking(file):
+                books.changed.wait()
             if books.closed or not books.accounts.held(file):
                 return False
-            if books.guards.changing(file) or books.loans.asking(file) or not whole():
+            if books.guards.changing(file) or not whole():
                 return False
             books.accounts.hold(file)
             books.loans.lend(file)

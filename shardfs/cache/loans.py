@@ -56,7 +56,7 @@ class Loans:
         return bool(self._asking)
 
     def asking(self, file: int) -> bool:
-        """Whether somebody is asking right now. A file that is asked about is not lent."""
+        """Whether somebody is asking right now. A file that is asked about is not lent before the answer."""
         return file in self._asking
 
     def ask(self, file: int) -> None:

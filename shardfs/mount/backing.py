@@ -74,7 +74,7 @@ class Backings:
                 backing.opens += 1
                 return backing.number
             if self.allowed and not self._served[inode]:
-                lent = await trio.to_thread.run_sync(self._fs.lend, handle)
+                lent = await self._lend(handle)
                 number = None if lent is None else self._hand_over(lent)
                 if lent is not None and number is not None:
                     self._open[inode] = _Backing(number, lent)
@@ -103,6 +103,22 @@ class Backings:
             self._take_back(backing)
             backing.lent.close()
         self._open.clear()
+
+    async def _lend(self, handle: int) -> Lent | None:
+        """The file from the cache; whoever waits for a disk that hangs can give up."""
+        given_up = False
+
+        def lend() -> Lent | None:
+            lent = self._fs.lend(handle)
+            if lent is not None and given_up:
+                lent.close()
+            return lent
+
+        try:
+            return await trio.to_thread.run_sync(lend, abandon_on_cancel=True)
+        except trio.Cancelled:
+            given_up = True
+            raise
 
     def _hand_over(self, lent: Lent) -> int | None:
         try:

@@ -513,7 +513,9 @@ def test_a_file_that_is_being_written_is_not_lent(tmp_path: Path, monkeypatch: p
     cache.close()
 
 
-def test_a_file_that_the_kernel_is_asked_about_is_not_lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_needs_the_room_of_a_file_waits_while_the_kernel_is_asked_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = open_cache(tmp_path, TIGHT)
     file = stored(cache, ONE)
     lent = lend(file)
@@ -521,8 +523,6 @@ def test_a_file_that_the_kernel_is_asked_about_is_not_lent(tmp_path: Path, monke
     closer = threading.Thread(target=lent.close)
     closer.start()
     begun.wait()
-    assert file.lend() is None
-    # Who needs its room waits for the answer.
     answers: list[bool] = []
     writer = threading.Thread(target=lambda: answers.append(TWO.store(cache.file(TWO.content))))
     writer.start()
@@ -530,6 +530,29 @@ def test_a_file_that_the_kernel_is_asked_about_is_not_lent(tmp_path: Path, monke
     closer.join()
     writer.join()
     assert answers == [True]
+    cache.check()
+    cache.close()
+
+
+def test_a_file_is_lent_again_as_soon_as_the_kernel_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens a file right after somebody has closed it is not sent through the daemon for that."""
+    cache = open_cache(tmp_path)
+    file = stored(cache, ONE)
+    lent = lend(file)
+    begun, go_on = held_up(monkeypatch, file.stored, "in_use")
+    closer = threading.Thread(target=lent.close)
+    closer.start()
+    begun.wait()
+    answers: list[Lent | None] = []
+    borrower = threading.Thread(target=lambda: answers.append(file.lend()))
+    borrower.start()
+    go_on.set()
+    closer.join()
+    borrower.join()
+    assert answers[0] is not None
+    answers[0].close()
     cache.check()
     cache.close()
 
