@@ -37,8 +37,7 @@ RAW, EXTERNAL = 0, 1
 
 _MAGIC, _VERSION = b"SHFC", 1
 _HEAD = struct.Struct("<4sBBHII")
-_STORED = struct.Struct("<I")
-_ENTRY_BYTES = _STORED.size + DIGEST_BYTES
+_ENTRY = struct.Struct(f"<I{DIGEST_BYTES}s")
 _DOMAIN = b"shardfs chunk 1\0"
 
 
@@ -80,8 +79,7 @@ class ChunkHeader:
 
     def encode(self) -> bytes:
         head = [_HEAD.pack(_MAGIC, _VERSION, self.codec, 0, self.block_size, self.plain_size)]
-        for block, stored in enumerate(self.stored_sizes):
-            head += (_STORED.pack(stored), self.block_digest(block))
+        head += (_ENTRY.pack(stored, self.block_digest(block)) for block, stored in enumerate(self.stored_sizes))
         return b"".join(head)
 
 
@@ -96,7 +94,7 @@ def block_length(plain_size: int, block_size: int, block: int) -> int:
 
 def header_size(plain_size: int, block_size: int) -> int:
     """Bytes of the header of a chunk, known before anything is fetched."""
-    return _HEAD.size + _ENTRY_BYTES * block_count(plain_size, block_size)
+    return _HEAD.size + _ENTRY.size * block_count(plain_size, block_size)
 
 
 def chunk_digest(block_size: int, plain_size: int, digests: Bytes) -> Digest:
@@ -138,18 +136,16 @@ def parse_header(data: Bytes, name: Digest, plain_size: int | None = None) -> Ch
     if plain_size is not None and size != plain_size:
         raise InvalidFormat(f"chunk {name}: holds {size} bytes, expected {plain_size}")
     count = block_count(size, block_size)
-    if len(data) < _HEAD.size + count * _ENTRY_BYTES:
+    end = _HEAD.size + count * _ENTRY.size
+    if len(data) < end:
         raise InvalidFormat(f"chunk {name}: header cut short")
-    stored, digests = [], []
-    for at in range(_HEAD.size, _HEAD.size + count * _ENTRY_BYTES, _ENTRY_BYTES):
-        stored.append(_STORED.unpack_from(data, at)[0])
-        digests.append(bytes(data[at + _STORED.size : at + _ENTRY_BYTES]))
+    stored, digests = zip(*_ENTRY.iter_unpack(memoryview(data)[_HEAD.size : end]), strict=True)
     packed = b"".join(digests)
     if chunk_digest(block_size, size, packed) != name:
         raise InvalidFormat(f"chunk {name}: header does not match the name")
-    if any(s != block_length(size, block_size, b) for b, s in enumerate(stored)):
+    if stored != (block_size,) * (count - 1) + (block_length(size, block_size, count - 1),):
         raise InvalidFormat(f"chunk {name}: stored sizes do not fit the codec")
-    return ChunkHeader(codec, block_size, size, tuple(stored), packed)
+    return ChunkHeader(codec, block_size, size, stored, packed)
 
 
 def matching_until(header: ChunkHeader, first: int, end: int, plain: memoryview) -> int:
