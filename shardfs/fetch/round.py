@@ -20,7 +20,7 @@ from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
 
-LOOK_AGAIN_SECONDS = 0.25
+LOOK_AGAIN_SECONDS = 0.05
 CLEAR_LEAD_BLOCKS = 2
 SLOW_FACTOR = 4.0
 SLOW_SECONDS_MIN = 0.1
@@ -121,8 +121,10 @@ class Round:
     def _alone_until(self, lead: Attempt, other: WatchedStore | None) -> float:
         if other is None:
             return lead.progress_at + self._patience
-        silent = max(lead.progress_at, self._quiet_since) + self._delay(lead)
-        return min(silent, max(self._slow_at(lead, other), self._quiet_since + self._delay(lead)))
+        # `other` is well. Is the lead known to be in trouble, then it is left as soon as that is no mere hiccup.
+        delay = self._delay(lead) if lead.server.available else self._tools.hedge.delay_min_seconds
+        silent = max(lead.progress_at, self._quiet_since) + delay
+        return min(silent, max(self._slow_at(lead, other), self._quiet_since + delay))
 
     def _slow_at(self, lead: Attempt, other: WatchedStore) -> float:
         """When a lead that trickles has taken so much longer than `other` would that it may as well be silent."""
@@ -175,7 +177,7 @@ class Round:
         return None
 
     def _delay(self, attempt: Attempt) -> float:
-        return hedge_delay(attempt.server.health.latency_p95(), self._tools.hedge)
+        return hedge_delay(self._tools.fleet.latency_p95(attempt.server), self._tools.hedge)
 
     async def _hedge(self, lead: Attempt, other: WatchedStore, nursery: trio.Nursery) -> None:
         """The lead is silent: ask another node as well, or instead where there is no memory for both."""

@@ -31,6 +31,17 @@ class Fleet:
         """The node, or None when the cluster has none of that name."""
         return self._by_id.get(node_id)
 
+    def latency_p95(self, store: WatchedStore) -> float | None:
+        """What the node usually takes for its first byte, see `NodeHealth.latency_p95`.
+
+        One that has never answered is taken to be like the slowest of those as near as it is. None while nobody knows.
+        """
+        own = store.health.latency_p95()
+        if own is not None:
+            return own
+        peers = (other.health.latency_p95() for other in self.stores if other.read_priority == store.read_priority)
+        return max((latency for latency in peers if latency is not None), default=None)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -104,6 +104,58 @@ async def test_a_lead_that_trickles_is_overtaken_and_remembered(autojump_clock):
     assert world.nodes[slow].asked.total() == 1
 
 
+async def test_a_node_that_never_answered_is_judged_by_its_neighbours(autojump_clock):
+    """Hung from the start, while another one is seen to answer within a millisecond: 50 ms of silence are enough."""
+    world = World(sizes=[RUN] * 24, slots=60)
+    hung = world.owners(0)[0]
+    world.nodes[hung].hung = True
+    async with world.running():
+        began = trio.current_time()
+        async with trio.open_nursery() as readers:
+            for chunk in range(24):
+                readers.start_soon(world.read, world.place(chunk))
+        assert 0.05 < trio.current_time() - began < 0.12
+        world.nodes[hung].hung = False
+        await world.settle()
+    assert world.nodes[hung].cancelled >= 4, "the fault did not hit"
+
+
+async def test_a_far_node_that_never_answered_is_not_judged_by_near_ones(autojump_clock):
+    world = World()
+    far = world.fleet.stores[0]
+    far.read_priority = 1
+    for store in world.fleet.stores[1:]:
+        store.health.answered(trio.current_time(), 0.001)
+    assert world.fleet.latency_p95(far) is None
+    assert world.fleet.latency_p95(world.fleet.stores[1]) == 0.001
+    far.health.answered(trio.current_time(), 0.2)
+    assert world.fleet.latency_p95(far) == 0.2
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_node_in_trouble_is_left_by_those_that_wait_for_it(autojump_clock, known):
+    """Usually slow, so that its silence means little; then it fails somebody else."""
+    world = World(latency=0.06)
+    hung = world.owners(0)[0]
+    async with world.running():
+        for name in world.names:
+            world.fleet[name].health.answered(trio.current_time(), 0.06 if name == hung else 0.2)
+        world.nodes[hung].hung = True
+
+        async def fail_elsewhere() -> None:
+            await trio.sleep(0.01)
+            if known:
+                world.fleet[hung].late("silent for somebody else")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_elsewhere)
+            took = await world.read(world.place(0))
+        world.nodes[hung].hung = False
+        await world.settle()
+    assert world.nodes[hung].cancelled == 1, "the fault did not hit"
+    assert took < 0.18 if known else took > 0.24
+
+
 async def test_slow_nodes_alone_are_not_chased(autojump_clock):
     """All copies trickle: asking the others as well would only make it worse."""
     world = World(sizes=[RUN] * 6, slots=8, bandwidth=BLOCK / 0.02)
