@@ -179,8 +179,7 @@ class CacheFile:
             stored.read(first, into)
             found = block_words(into, self.content.block_size)
             blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
-            if not blocks:
-                stored.verified.add(first, expected, stored.words, epoch=epoch)
+            stored.verified.add(first, found, stored.words, epoch=epoch)
             self._shared.counters.add("corrupt_blocks", len(blocks))
             self._shared.health.succeeded()
         except OSError as error:

@@ -125,6 +125,25 @@ def test_a_damaged_block_that_was_found_is_not_lent(tmp_path: Path, restart: boo
     cache.close()
 
 
+def test_the_good_blocks_of_a_read_with_a_bad_one_need_no_second_look(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    stored(cache, ONE)
+    cache.close()
+    cache = open_cache(tmp_path)
+    file = cache.file(ONE.content)
+    with data_path(tmp_path, ONE.content).open("r+b") as data:
+        data.seek(70 * BLOCK)
+        data.write(bytes([ONE.plain[70 * BLOCK] ^ 1]))
+    assert not ONE.holds(file)
+    assert not file.whole
+    assert ONE.store(file)  # the bad one only: the others are there
+    lent = lend(file)
+    assert right(lent)
+    lent.close()
+    cache.check()
+    cache.close()
+
+
 def replaced_by_a_copy(path: Path) -> None:
     shutil.copy(path, path.with_suffix(".copy"))
     path.with_suffix(".copy").rename(path)
