@@ -2,7 +2,7 @@
 
 The kernel wants a file to be open either through the daemon or through its backing file, not both at once. So whoever
 opens a file first decides for all who open it before everybody has closed it. A file that cannot be handed over is
-served as ever.
+served as ever, and so is one that the disk has not opened in `LEND_SECONDS`: no open fails because of the cache.
 
 It takes Linux 6.9 and CAP_SYS_ADMIN, and a cache folder on a filesystem that is not itself stacked on another.
 """
@@ -11,9 +11,11 @@ import errno
 import fcntl
 import logging
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from struct import Struct
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -21,6 +23,11 @@ from shardfs.cache import Lent
 from shardfs.vfs import FileSystem
 
 logger = logging.getLogger(__name__)
+
+LEND_SECONDS = 1.0
+"""How long an open waits for the disk."""
+THREADS = 8
+"""For all files together. One that hangs is one less for the others, which then are served."""
 
 _MAP = Struct("=iIQ")  # descriptor, flags, padding: struct fuse_backing_map
 _NUMBER = Struct("=i")
@@ -52,7 +59,8 @@ class Backings:
         self._fs = filesystem
         self._device = device
         self.allowed = False
-        self._lock = trio.Lock()
+        self._turns: WeakValueDictionary[int, trio.Lock] = WeakValueDictionary()
+        self._threads = trio.CapacityLimiter(THREADS)
         self._open: dict[int, _Backing] = {}
         self._served: Counter[int] = Counter()
 
@@ -68,7 +76,8 @@ class Backings:
 
     async def open(self, inode: int, handle: int) -> int | None:
         """The number of the backing file for one more open of `inode`; None when the daemon serves it."""
-        async with self._lock:
+        turn = self._turns.setdefault(inode, trio.Lock())
+        async with turn:
             backing = self._open.get(inode)
             if backing is not None:
                 backing.opens += 1
@@ -105,27 +114,33 @@ class Backings:
         self._open.clear()
 
     async def _lend(self, handle: int) -> Lent | None:
-        """The file from the cache; whoever waits for a disk that hangs can give up."""
-        given_up = False
+        """The file from the cache. Whoever gives up leaves the thread alone, and nothing lent behind."""
+        settled = threading.Lock()  # taken by the thread when it has lent, or by us when we give up: who is first
+        found: list[Lent] = []
 
-        def lend() -> Lent | None:
+        def lend() -> None:
             lent = self._fs.lend(handle)
-            if lent is not None and given_up:
-                lent.close()
-            return lent
+            if lent is not None:
+                found.append(lent)
+                if not settled.acquire(blocking=False):
+                    lent.close()
 
+        lent = None
         try:
-            return await trio.to_thread.run_sync(lend, abandon_on_cancel=True)
-        except trio.Cancelled:
-            given_up = True
-            raise
+            with trio.move_on_after(LEND_SECONDS):
+                await trio.to_thread.run_sync(lend, abandon_on_cancel=True, limiter=self._threads)
+                lent = found[0] if found else None
+        finally:
+            if lent is None and not settled.acquire(blocking=False):
+                _close_apart(found[0])
+        return lent
 
     def _hand_over(self, lent: Lent) -> int | None:
         try:
             wanted = bytearray(_MAP.pack(lent.fd, 0, 0))
             return fcntl.ioctl(self._device, _BACKING_OPEN, wanted) or None
         except OSError as error:
-            lent.close()
+            _close_apart(lent)
             self.allowed = False
             logger.warning("passthrough: %s; files are served as ever", _explain(error))
         return None
@@ -135,6 +150,11 @@ class Backings:
             fcntl.ioctl(self._device, _BACKING_CLOSE, _NUMBER.pack(backing.number))
         except OSError as error:
             logger.debug("backing file %d: %s", backing.number, error)
+
+
+def _close_apart(lent: Lent) -> None:
+    """Nobody waits for it."""
+    trio.lowlevel.start_thread_soon(lent.close, lambda _: None)
 
 
 def _explain(error: OSError) -> str:
