@@ -10,20 +10,27 @@ from collections.abc import Callable
 
 
 class Lent:
-    """Made by `CacheFile.lend`. `fd` is a read-only descriptor of its own, open until `close`."""
+    """A lent data file. `fd`: a read-only descriptor of its own, open until `detach` or `close`; -1 after that."""
 
     def __init__(self, fd: int, give_back: Callable[[], None]) -> None:
         self.fd = fd
         self._give_back: Callable[[], None] | None = give_back
-        self._lock = threading.Lock()  # guards `_give_back`
+        self._lock = threading.Lock()  # guards both
+
+    def detach(self) -> None:
+        """Close the descriptor, for whoever holds the open file in another way. It stays lent until `close`."""
+        with self._lock:
+            fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
         """Close the descriptor and give the file back, which thereby is the most recently used. Once is enough.
 
         May block on the disk, and takes about a microsecond for each granule of the file.
         """
+        self.detach()
         with self._lock:
             give_back, self._give_back = self._give_back, None
         if give_back is not None:
-            os.close(self.fd)
             give_back()

@@ -138,12 +138,14 @@ class Backings:
     def _hand_over(self, lent: Lent) -> int | None:
         try:
             wanted = bytearray(_MAP.pack(lent.fd, 0, 0))
-            return fcntl.ioctl(self._device, _BACKING_OPEN, wanted) or None
+            number: int = fcntl.ioctl(self._device, _BACKING_OPEN, wanted)
         except OSError as error:
             _close_apart(lent)
             self.allowed = False
             logger.warning("passthrough: %s; files are served as ever", _explain(error))
-        return None
+            return None
+        lent.detach()  # the kernel has the open file itself now: a program may open more files than we have descriptors
+        return number
 
     def _take_back(self, backing: _Backing) -> None:
         try:

@@ -263,6 +263,23 @@ def test_each_of_two_lends_keeps_the_file(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_a_file_whose_descriptor_was_closed_is_lent_until_it_is_given_back(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    file = stored(cache, ONE)
+    lent = lend(file)
+    before = descriptors()
+    for _ in range(2):
+        lent.detach()
+        assert descriptors() == before - 1
+    assert lent.fd == -1
+    assert file.evict() == 0
+    for _ in range(2):
+        lent.close()
+    assert file.evict() > 0
+    cache.check()
+    cache.close()
+
+
 def test_a_lent_file_stays_open(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     file = stored(cache, ONE)

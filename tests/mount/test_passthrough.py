@@ -7,14 +7,16 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.mount.kit import NOBODY, MiB, Place, as_nobody, assert_refused, private_dev, sha256
-from tests.mount.opener import Opener, cached, fill, handed_over, kernel_reads, stopped
+from shardfs.cache.descriptors import DESCRIPTORS_MAX
+from tests.mount.kit import NOBODY, MiB, Place, as_nobody, assert_refused, private_dev, sha256, until
+from tests.mount.opener import Opener, cached, fill, handed_over, kernel_reads, stopped, waiting
 
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 CAN = KERNEL >= (6, 9) and os.geteuid() == 0
@@ -125,6 +127,46 @@ def test_while_the_daemon_serves_one_it_serves_all(passing, files):
             assert first("mapped", "shared") == third("read") == expected
     with handed_over(passing.place, passing.pid, path) as opener, stopped(passing.pid):
         assert opener("read") == expected
+
+
+def test_what_is_handed_over_costs_the_daemon_no_descriptors(passing, cluster, tmp_path):
+    """Else it could not connect to its nodes any more once a program holds enough files."""
+    many, folder = 120, passing.place.path / "many"
+    content = {f"{number:03d}": random.Random(number).randbytes(5000) for number in range(many)}
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    cluster.put(tmp_path, "many")
+    for name, data in content.items():
+        assert fill(folder / name) == data
+    before = descriptors(passing.pid)
+    with all_handed_over(passing, [folder / name for name in content]):
+        assert descriptors(passing.pid) < before + DESCRIPTORS_MAX
+    cluster.run("rm", "many")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@contextmanager
+def all_handed_over(passing: Mounted, paths: list[Path]) -> Iterator[None]:
+    """All are open, and read by the kernel. More than one try, as for one file."""
+    for _ in range(100):
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+            if kernel_reads_all(passing, [file.fileno() for file in files]):
+                yield
+                return
+    raise AssertionError("some are served all the time")
+
+
+def kernel_reads_all(passing: Mounted, fds: list[int]) -> bool:
+    for fd in fds:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    with ThreadPoolExecutor(len(fds)) as pool, stopped(passing.pid):
+        pages = [pool.submit(os.pread, fd, 1, 0) for fd in fds]
+        until(lambda: waiting(passing.place) or all(page.done() for page in pages), what="an answer")
+        return not waiting(passing.place)
 
 
 def test_opening_for_writing_is_refused_all_the_same(passing, files):
