@@ -137,6 +137,11 @@ class DiskCache:
             self._load(file)
             return file
 
+    @property
+    def lends(self) -> bool:
+        """Whether files can be lent here at all: the kernel says who has a file open."""
+        return self._medium.leases
+
     def statistics(self) -> DiskCacheStatistics:
         counters = self._counters
         return DiskCacheStatistics(

@@ -4,7 +4,8 @@ The kernel wants a file to be open either through the daemon or through its back
 opens a file first decides for all who open it before everybody has closed it. A file that cannot be handed over is
 served as ever, and so is one that the disk has not opened in `LEND_SECONDS`: no open fails because of the cache.
 
-It takes Linux 6.9 and CAP_SYS_ADMIN, and a cache folder on a filesystem that is not itself stacked on another.
+It takes Linux 6.9 and CAP_SYS_ADMIN, and a cache folder on a filesystem that has leases and is not itself stacked on
+another.
 """
 
 import errno
@@ -66,11 +67,17 @@ class Backings:
 
     def allow(self, offered: bool) -> None:
         """The kernel said whether it can."""
-        self.allowed = offered and os.geteuid() == 0
+        root = os.geteuid() == 0
+        self.allowed = offered and root and self._fs.lends
         if not offered:
             logger.warning("passthrough: this kernel cannot (Linux 6.9 or newer can); files are served as ever")
-        elif not self.allowed:
+        elif not root:
             logger.warning("passthrough: the kernel lets only root do this; files are served as ever")
+        elif not self.allowed:
+            logger.warning(
+                "passthrough: nobody says who has a file of the cache folder open (no leases there); "
+                "choose another with --cache; files are served as ever"
+            )
         else:
             logger.info("passthrough: whole cached files are handed to the kernel")
 

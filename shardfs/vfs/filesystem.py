@@ -153,6 +153,11 @@ class FileSystem:
         answer = self.request(handle, offset, size)
         return answer if isinstance(answer, memoryview) else await answer
 
+    @property
+    def lends(self) -> bool:
+        """Whether there is a disk cache that can lend files."""
+        return self._disk is not None and self._disk.lends
+
     def lend(self, handle: int) -> Lent | None:
         """The open file as it lies in the disk cache, whole and verified, for somebody who reads it without us.
 

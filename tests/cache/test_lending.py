@@ -196,6 +196,7 @@ def test_nothing_is_lent_where_the_kernel_does_not_say_who_has_a_file_open(tmp_p
     medium = folder.medium()
     assert medium.leases
     cache = DiskCache(folder, replace(medium, leases=False), limit_bytes=64 * MIB, clock=Clock())
+    assert not cache.lends
     file = stored(cache, ONE)
     assert not file.whole
     assert file.lend() is None

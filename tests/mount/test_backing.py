@@ -28,6 +28,8 @@ LIMIT_SECONDS = 60.0
 class Files:
     """Lends what it is told to; `HUNG` only after `go_on`. Where and how often files were lent and given back."""
 
+    lends = True
+
     def __init__(self, path: Path | None = None) -> None:
         self.hangs, self.go_on = threading.Event(), threading.Event()
         self.asked: Counter[int] = Counter()
@@ -164,3 +166,29 @@ async def test_what_the_kernel_does_not_take_is_given_back_by_a_thread(device: i
     assert threading.get_ident() not in files.given_back
     assert await backings.open(WELL, WELL) is None
     assert files.asked == {WELL: 1}
+
+
+REFUSED = {
+    "kernel": (False, 0, True, "this kernel cannot"),
+    "user": (True, 1000, True, "only root"),
+    "folder": (True, 0, False, "no leases there"),
+}
+
+
+@pytest.mark.parametrize(("offered", "user", "lends", "said"), REFUSED.values(), ids=REFUSED)
+def test_whoever_cannot_do_it_is_named_once(
+    device: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    offered: bool,
+    user: int,
+    lends: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    files = Files()
+    files.lends = lends
+    backings = made(files, device)
+    backings.allow(offered)
+    assert not backings.allowed
+    assert [said in record.getMessage() for record in caplog.records] == [True]
