@@ -153,7 +153,8 @@ class Relay:
             case _:
                 if operation == Operation.INIT:
                     self._init = unique
-                    self._init_passthrough = self._backings is not None and wire.Offer.parse(message).passthrough
+                    offer = wire.Offer.parse(message[:length])
+                    self._init_passthrough = self._backings is not None and offer.passthrough
                 elif operation in (Operation.READDIR, Operation.READDIRPLUS):
                     wire.limit_read(message, _LISTING_BYTES_MAX)
                 self._waiting.append(bytes(message[:length]))

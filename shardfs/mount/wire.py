@@ -37,15 +37,12 @@ OPENED_PASSTHROUGH = 1 << 7
 class Operation(IntEnum):
     """Those that are not simply passed on."""
 
-    FORGET = 2
     OPEN = 14
     READ = 15
     RELEASE = 18
     INIT = 26
     READDIR = 28
     INTERRUPT = 36
-    DESTROY = 38
-    BATCH_FORGET = 42
     READDIRPLUS = 44
 
 
