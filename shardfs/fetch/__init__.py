@@ -2,5 +2,6 @@
 
 from shardfs.fetch.engine import Engine, EngineOptions, Reading
 from shardfs.fetch.fill import ChunkPlace
+from shardfs.fetch.waiting import Waiting
 
-__all__ = ["ChunkPlace", "Engine", "EngineOptions", "Reading"]
+__all__ = ["ChunkPlace", "Engine", "EngineOptions", "Reading", "Waiting"]

@@ -1,13 +1,12 @@
 """A run of one chunk's blocks in memory: which of them are there, who waits for which.
 
 A `Fill` is filled by jobs (from disk or nodes) and read by many. Blocks become readable one by one, as soon as each is
-verified; they never change afterwards. Guarded by the event loop: methods have no checkpoints but `wait`.
+verified; they never change afterwards. Guarded by the event loop: methods have no checkpoints.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
-
-import trio
 
 from shardfs.cache import CacheFile
 from shardfs.cache.memory import Slot
@@ -65,12 +64,13 @@ class Fill:
     """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here.
 
     `header` is whichever copy's came first: they differ in their codec only. `pointers` are those of the nodes that
-    have the chunk as a span of an object that lies elsewhere.
+    have the chunk as a span of an object that lies elsewhere. `waiting` are told of each change of `ready` and
+    `pending`; whoever is told may remove itself.
     """
 
     __slots__ = (
-        "_base", "_changed", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "pointers",
-        "read_bytes", "ready", "room", "slot",
+        "_base", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "pointers", "read_bytes",
+        "ready", "room", "slot", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +95,7 @@ class Fill:
         self.pins = 0
         self.read_bytes = 0
         self.failure: Exception | None = None
-        self._changed = trio.lowlevel.ParkingLot()
+        self.waiting: list[Callable[[], None]] = []
 
     @property
     def header_fits(self) -> bool:
@@ -108,6 +108,15 @@ class Fill:
 
     def mask(self, first: int, end: int) -> int:
         return (1 << end) - (1 << first)
+
+    def blocks_of(self, start: int, length: int) -> tuple[int, int]:
+        """First and end of the blocks that plain bytes [start, start + length) lie in."""
+        size = self.place.block_size
+        return start // size, -(-(start + length) // size)
+
+    def has(self, start: int, length: int) -> bool:
+        """Whether plain bytes [start, start + length) are ready."""
+        return not self.mask(*self.blocks_of(start, length)) & ~self.ready
 
     def plain(self, start: int, length: int) -> memoryview:
         """Plain bytes [start, start + length) of the run. The caller knows that their blocks are ready."""
@@ -186,15 +195,15 @@ class Fill:
         """Blocks of `mask` are verified and in place."""
         self.ready |= mask
         self.pending &= ~mask
-        self._changed.unpark_all()
+        self._tell()
 
     def end_job(self, mask: int, failure: Exception | None) -> None:
         """Nobody is fetching the blocks of `mask` any more; `failure` says why some are not ready."""
         self.pending &= ~mask
         if failure is not None:
             self.failure = failure
-        self._changed.unpark_all()
+        self._tell()
 
-    async def wait(self) -> None:
-        """Until something about this fill has changed."""
-        await self._changed.park()
+    def _tell(self) -> None:
+        for changed in tuple(self.waiting):
+            changed()

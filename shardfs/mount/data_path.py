@@ -1,18 +1,21 @@
 """OPEN, READ and RELEASE of files, answered on the kernel's device itself.
 
 Reading is what a mount does nearly all of the time, so it takes the shortest way: bytes that are in memory are written
-back before the next request is looked at, without a task; only a read that must wait gets one.
+back before the next request is looked at, and what is on its way is written back in the moment in which it is there,
+without a task. Only a read that must wait for memory gets one.
 """
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import trio
 from pyfuse3 import FUSEError
 
 from shardfs.cache import Lent
-from shardfs.fetch import Reading
+from shardfs.fetch import Waiting
 from shardfs.mount import wire
 from shardfs.mount.backing import Backings
 from shardfs.mount.guard import Guard
@@ -25,10 +28,10 @@ Reply = Callable[[int, int, bytes | memoryview], None]
 
 
 class DataPath:
-    """Given: filesystem, guard, the way back. Changing: how many reads are under way, `reads_max` at most.
+    """Given: filesystem, guard, the way back. Changing: the reads under way, by the number of their request.
 
-    Those beyond wait for their turn, each in its own task and within its own deadline. Nobody else does: an open asks
-    no node, and whoever takes requests from the kernel must not stop for hung ones.
+    Of those that need a task `reads_max` are under way; the others wait for their turn, each within its own deadline.
+    Nobody else does: an open asks no node, and whoever takes requests from the kernel must not stop for hung ones.
     """
 
     def __init__(
@@ -39,12 +42,38 @@ class DataPath:
         self._reply = reply
         self._backings = backings
         self._room = trio.Semaphore(reads_max)
+        self._waiting: dict[int, tuple[float, Waiting]] = {}  # with their deadlines, which are in the same order
+        self._first = trio.Event()
+        self._none = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Answer those that have waited too long, until cancelled."""
+        while True:
+            if not self._waiting:
+                self._first = trio.Event()
+                await self._first.wait()
+            unique, (deadline, waiting) = next(iter(self._waiting.items()))
+            await trio.sleep_until(deadline)
+            if unique in self._waiting:
+                waiting.abandon()
+                self._ended(unique, waiting, FUSEError(self._guard.late()))
+
+    async def drain(self) -> None:
+        """Until nobody waits any more; each has its deadline."""
+        while self._waiting:
+            await self._none.park()
+
+    def close(self) -> None:
+        """No answers any more."""
+        for _, waiting in self._waiting.values():
+            waiting.abandon()
+        self._waiting.clear()
 
     def open(self, nursery: trio.Nursery, unique: int, inode: int, flags: int) -> None:
         nursery.start_soon(self._open, unique, inode, flags)
 
     def read(self, nursery: trio.Nursery, unique: int, handle: int, offset: int, size: int) -> int:
-        """Answer at once and return how many bytes that were, or have a task of `nursery` do it."""
+        """Answer at once and return how many bytes that were; or later, and if need be by a task of `nursery`."""
         try:
             answer = self._fs.request(handle, offset, size)
         except Exception as error:  # noqa: BLE001 - told and logged by the guard
@@ -53,8 +82,22 @@ class DataPath:
         if isinstance(answer, memoryview):
             self._reply(unique, 0, answer)
             return len(answer)
-        nursery.start_soon(self._read, unique, answer)
+        if isinstance(answer, Waiting):
+            self._waiting[unique] = trio.current_time() + self._guard.deadline_seconds, answer
+            self._first.set()
+            answer.then(partial(self._ended, unique, answer))
+        else:
+            nursery.start_soon(self._read, unique, answer)
         return 0
+
+    def _ended(self, unique: int, waiting: Waiting, failure: Exception | None) -> None:
+        del self._waiting[unique]
+        if failure is None:
+            self._reply(unique, 0, waiting.bytes())
+        else:
+            self._reply(unique, self._guard.errno(failure), b"")
+        if not self._waiting:
+            self._none.unpark_all()
 
     def release(self, nursery: trio.Nursery, unique: int, inode: int, handle: int) -> None:
         """Answered on return; what may block then is left to a task."""
@@ -90,7 +133,7 @@ class DataPath:
             self._fs.release(handle)
             raise
 
-    async def _read(self, unique: int, answer: Reading) -> None:
+    async def _read(self, unique: int, answer: Coroutine[Any, Any, memoryview]) -> None:
         async def call() -> memoryview:
             try:
                 self._room.acquire_nowait()

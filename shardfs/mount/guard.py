@@ -34,8 +34,12 @@ class Guard:
                 return await call()
         except Exception as error:  # noqa: BLE001 - the one catch-all; `errno` logs
             raise FUSEError(self.errno(error)) from None
+        raise FUSEError(self.late())
+
+    def late(self) -> int:
+        """What a program is told that has waited for longer than the deadline."""
         logger.warning("no answer within %g s", self.deadline_seconds)
-        raise FUSEError(errno.EIO)
+        return errno.EIO
 
     @staticmethod
     def errno(error: Exception) -> int:

@@ -91,6 +91,7 @@ class Relay:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pass_on)
                 nursery.start_soon(self._pass_back)
+                nursery.start_soon(self._data.run)
                 async with trio.open_nursery() as serving:
                     serving.start_soon(partial(pyfuse3.main, max_tasks=self._requests_max))
                     async with trio.open_nursery() as calls:
@@ -98,10 +99,13 @@ class Relay:
                             await self._serve(calls)
                         if self.gone:
                             serving.cancel_scope.cancel()  # nobody waits for an answer any more
+                        else:
+                            await self._data.drain()
                     pyfuse3.terminate()
                 self._pass_back_now()  # the last answers of what was under way
                 nursery.cancel_scope.cancel()
         finally:
+            self._data.close()
             if self._backings is not None:
                 self._backings.close()
             self._session.close()

@@ -35,7 +35,11 @@ class HttpPool:
     @asynccontextmanager
     async def connection(self, *, fresh: bool = False) -> AsyncIterator[HttpConnection]:
         """A connection for one exchange; waits while all are in use. Broken when none can be made."""
-        async with self._slots:
+        try:
+            self._slots.acquire_nowait()  # spares a turn of the event loop
+        except trio.WouldBlock:
+            await self._slots.acquire()
+        try:
             connection = None if fresh else self._take_idle()
             if connection is None:
                 connection = await self._connect()
@@ -46,6 +50,8 @@ class HttpPool:
                     self._idle.append((trio.current_time(), connection))
                 else:
                     connection.close()
+        finally:
+            self._slots.release()
 
     def _take_idle(self) -> HttpConnection | None:
         oldest = trio.current_time() - IDLE_SECONDS_MAX

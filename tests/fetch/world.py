@@ -175,7 +175,7 @@ class World:
         self.check_quiet()
 
     def fills(self):
-        return [*self.engine._spent.values(), *self.engine._consumed.values(), *self.engine._unread.values()]
+        return self.engine._fills.all()
 
     def check_quiet(self) -> None:
         """Nothing is leaked when nothing is under way."""

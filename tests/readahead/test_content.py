@@ -32,7 +32,7 @@ async def settle(fs) -> None:
     await until(
         lambda: (
             not any(
-                fill.pending for fill in [*engine._unread.values(), *engine._consumed.values(), *engine._spent.values()]
+                fill.pending for fill in engine._fills.all()
             )
         )
     )
@@ -87,7 +87,7 @@ async def test_the_next_shard_is_there_when_it_is_opened():
         await settle(fs)
         assert fetched(fs) == 20 * CHUNK + 16 * CHUNK
         fs.release(handle)
-        assert not fs._engine._unread  # kept, but the first to go
+        assert not fs._engine._fills._unread  # kept, but the first to go
         second = await fs.open(await walk(fs, "m/model-2-of-3"))
         for at in range(0, 16 * CHUNK, CHUNK):
             assert bytes(await fs.read(second, at, CHUNK)) == shards["model-2-of-3"][at : at + CHUNK]
@@ -103,9 +103,9 @@ async def test_a_closed_file_leaves_no_memory_taken():
         for at in range(0, 20 * CHUNK, CHUNK):
             await fs.read(handle, at, CHUNK)
         await settle(fs)
-        assert len(fs._engine._unread) >= 8
+        assert len(fs._engine._fills._unread) >= 8
         fs.release(handle)
-        assert not fs._engine._unread
+        assert not fs._engine._fills._unread
         before = fetched(fs)
         again = await fs.open(await walk(fs, "m"))
         assert bytes(await fs.read(again, 20 * CHUNK, CHUNK)) == body[20 * CHUNK : 21 * CHUNK]
@@ -120,7 +120,7 @@ async def test_what_was_lost_comes_back_with_the_read():
             await fs.read(handle, at, CHUNK)
         await settle(fs)
         engine = fs._engine
-        while engine._evict():
+        while engine._fills._evict():
             pass
         before = fetched(fs)
         await fs.read(handle, 8 * CHUNK, 100)
