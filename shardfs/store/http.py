@@ -8,8 +8,8 @@ retries, and all deadlines, are the caller's.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -215,14 +215,12 @@ class HttpStore:
         """As `Store.aclose`."""
         self._client.close()
 
-    @asynccontextmanager
-    async def _exchange(
+    def _exchange(
         self, method: str, path: str, headers: Headers = (), parts: Sequence[Bytes] = ()
-    ) -> AsyncIterator[Exchange]:
+    ) -> AbstractAsyncContextManager[Exchange]:
         """Ask and hand out the connection with the head of the answer; what breaks in the block is Unavailable too."""
         asking = [*self._headers, *headers]
-        async with self._client.exchange(f"{method} {path}", method, self._target(path), asking, parts) as exchange:
-            yield exchange
+        return self._client.exchange(f"{method} {path}", method, self._target(path), asking, parts)
 
     def _target(self, path: str) -> str:
         return f"{self._base}/{path}"
