@@ -58,6 +58,12 @@ class Accounts:
     def forget(self, file: int) -> None:
         self._map_bytes -= self._accounts.pop(file).map_bytes
 
+    def release_map(self, file: int) -> None:
+        """The map was deleted."""
+        account = self._accounts[file]
+        self._map_bytes -= account.map_bytes
+        account.map_bytes = 0
+
     def map_needed(self, file: int, map_bytes: int) -> int:
         """What is still to be charged for the file's map of `map_bytes`."""
         return 0 if self._accounts[file].map_bytes else map_bytes

@@ -2,8 +2,9 @@
 
 Rules, all kept under that lock, which is never held over IO:
 
-- used bytes = what granules hold + what maps hold, and never above the limit: room is taken here before a byte is
-  written, and given back only after the disk has given it back (`room`).
+- used bytes = what granules hold + what maps hold. Nothing is added that would bring them above the limit: room is
+  taken here before a byte is written, and given back only after the disk has given it back (`room`). They can be above
+  it from the start, when files that programs still map are more than a limit that was lowered.
 - A granule has any number of readers; one writer; or one evictor and nobody else. Readers do not wait: an evicting
   granule is a miss. Writers wait for a writer or evictor of their granule. An evictor waits for nobody, so nobody waits
   for ever (`ledger`).

@@ -30,6 +30,7 @@ import numpy as np
 from shardfs.cache.block_map import Content
 from shardfs.cache.books import Books
 from shardfs.cache.descriptors import DescriptorPool
+from shardfs.cache.errands import THREADS, Errands
 from shardfs.cache.file import CacheFile
 from shardfs.cache.folder import CacheFolder, Medium
 from shardfs.cache.health import PROBE_SECONDS, DiskHealth
@@ -39,12 +40,15 @@ from shardfs.cache.room import Room
 from shardfs.cache.scan import scan
 from shardfs.cache.shared import Counters, Shared, is_full, is_own_trouble
 from shardfs.cache.stored import StoredFile
-from shardfs.core.digest import Digest
+from shardfs.cache.table import Table
 from shardfs.core.eviction import EvictionOrder, Granule
-from shardfs.errors import CacheError, InvalidFormat
+from shardfs.errors import CacheError
 
 GRANULE_BYTES = 4 * 1024 * 1024
 """What is evicted at a time; more for limits above 256 GiB, so that the order of eviction stays small in memory."""
+
+CLOSE_SECONDS = 5.0
+"""How long `close` waits for the disk."""
 
 _GRANULES_MAX = 65536
 _PROVEN_SHARE = 0.75
@@ -73,7 +77,9 @@ class DiskCacheStatistics:
 class DiskCache:
     """The one owner of a cache folder. Thread-safe."""
 
-    def __init__(self, folder: CacheFolder, medium: Medium, *, limit_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: CacheFolder, medium: Medium, *, limit_bytes: int, clock: Callable[[], float], threads: int
+    ) -> None:
         self.manifests = folder.manifests
         self._folder = folder
         self._medium = medium
@@ -85,10 +91,13 @@ class DiskCache:
         self._books = Books(limit_bytes, order, clock=clock)
         self._lending = Lending(self._books, in_use=self._in_use)
         self._ledger = Ledger(self._books, self._lending)
-        self._room = Room(self._books, self._lending, free=self._free, emptied=self._drop_if_empty)
+        self._errands = Errands(threads)
+        self._table = Table(self._ledger, self._errands, stored=self._stored, make=self._make, troubled=self._troubled)
+        self._room = Room(self._books, self._lending, free=self._free, emptied=self._table.emptied)
         self._shared = Shared(
             books=self._books,
             ledger=self._ledger,
+            errands=self._errands,
             lending=self._lending,
             room=self._room,
             health=self._health,
@@ -96,21 +105,24 @@ class DiskCache:
             probe=self._probe,
             troubled=self._troubled,
         )
-        # Guards the tables: opening, closing and removing files, IO included. Taken before that of the books.
-        self._table = threading.RLock()
-        self._files: dict[Digest, CacheFile] = {}
-        self._numbers: dict[int, CacheFile] = {}
-        self._next_number = 0
 
     @classmethod
-    def open(cls, folder: Path, *, limit_bytes: int, clock: Callable[[], float] = time.monotonic) -> "DiskCache":
+    def open(
+        cls,
+        folder: Path,
+        *,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        threads: int = THREADS,
+    ) -> "DiskCache":
         """Lock the folder (made if need be), bring what lies there in order, and fit it into the limit.
 
+        `threads` open and close files; with 0 whoever asks for that does it, and waits for the disk.
         Raises CacheError: owned by another process (the message names it), not ours, not writable.
         """
         claimed = CacheFolder.claim(folder)
         try:
-            cache = cls(claimed, claimed.medium(), limit_bytes=limit_bytes, clock=clock)
+            cache = cls(claimed, claimed.medium(), limit_bytes=limit_bytes, clock=clock, threads=threads)
             cache._restore()
         except OSError as error:
             claimed.release()
@@ -123,19 +135,19 @@ class DiskCache:
     def file(self, content: Content) -> CacheFile:
         """The cache file of a content; the same object while it is open. Each must be closed.
 
-        Never fails: a content that cannot be stored, or a map that cannot be read, is a file without blocks.
+        At once and never failing. What is on disk may take a moment to come (`CacheFile.settled`); a content that
+        cannot be stored, or a map that cannot be read, is a file without blocks.
         """
-        with self._table:
-            file = self._files.get(content.digest) or self._list(self._stored(content))
-            if file.content != content:
-                replaced = self._replace(file, content)
-                if replaced is None:
-                    # Never entered in the tables, so it has no blocks and gets none.
-                    return CacheFile(-1, self._stored(content), self._shared, self._release)
-                file = replaced
-            self._ledger.hold(file.number)
-            self._load(file)
-            return file
+        return self._table.open(content)
+
+    def present_bytes(self, content: Content) -> int:
+        """Bytes of a content that are there, whether it is open or not; to a page when it is not. No IO."""
+        file = self._table.get(content)
+        if file is None or self._health.bypassed:
+            return 0
+        if file.stored.words is not None:
+            return file.present_bytes()
+        return min(content.size, self._ledger.charged_bytes(file.number, file.stored.granules))
 
     @property
     def lends(self) -> bool:
@@ -147,7 +159,7 @@ class DiskCache:
         return DiskCacheStatistics(
             used_bytes=self._books.used_bytes,
             limit_bytes=self._books.limit_bytes,
-            files=len(self._files),
+            files=len(self._table),
             hit_bytes=counters.hit_bytes,
             miss_bytes=counters.miss_bytes,
             written_bytes=counters.written_bytes,
@@ -159,6 +171,10 @@ class DiskCache:
             bypassed=self._health.bypassed,
         )
 
+    def settle(self) -> None:
+        """Wait until every file that is open has its map, and the others are put away."""
+        self._errands.wait()
+
     def check(self) -> None:
         """The invariants, for tests."""
         self._books.check()
@@ -166,16 +182,17 @@ class DiskCache:
     def close(self) -> None:
         """Wait for running reads and writes, note when files were last used, let the next owner in.
 
-        What is lent stays with whoever has it; the next owner finds out by itself that it is in use.
+        What is lent stays with whoever has it; the next owner finds out by itself that it is in use. A disk that hangs
+        is left alone after `CLOSE_SECONDS`; then the folder stays ours for as long as the process lives.
         """
-        self._ledger.close()
-        with self._table:
-            for file in self._files.values():
-                if self._lending.kept(file.number):
-                    file.stored.used_ns = time.time_ns()
-                self._save_use(file)
-        self._pool.close()
-        self._folder.release()
+        if not self._errands.threads_max:
+            self._finish()
+            return
+        closing = threading.Thread(target=self._finish, name="cache close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            _log.warning("cache folder %s: the disk does not answer", self._folder.path)
 
     # ---------------------------------------------------------------------------------------------------- files
 
@@ -189,64 +206,24 @@ class DiskCache:
             medium=self._medium,
         )
 
-    def _list(self, stored: StoredFile) -> CacheFile:
-        """Enter a file in the tables."""
-        file = CacheFile(self._next_number, stored, self._shared, self._release)
-        self._next_number += 1
-        self._files[stored.content.digest] = self._numbers[file.number] = file
-        return file
+    def _make(self, number: int, stored: StoredFile, settle: Callable[[CacheFile], None]) -> CacheFile:
+        return CacheFile(number, stored, self._shared, settle)
 
-    def _replace(self, found: CacheFile, content: Content) -> CacheFile | None:
-        """The same content cut or measured in another way: the newer one stays, if nobody uses the older."""
-        if self._ledger.idle(found.number):
-            found.evict()
-            self._drop_if_empty(found.number)
-        return None if content.digest in self._files else self._list(self._stored(content))
-
-    def _load(self, file: CacheFile) -> None:
-        try:
-            file.stored.load()
-        except OSError as error:
-            self._troubled(error, "read_errors")
-        except (InvalidFormat, MemoryError) as error:
-            _log.warning("cache folder %s: %s", self._folder.path, error)
-
-    def _release(self, file: CacheFile) -> None:
-        if not self._ledger.unhold(file.number):
-            return
-        with self._table:
-            if self._books.closed:
-                return  # the folder may be somebody else's by now
-            if self._ledger.idle(file.number):  # nobody has opened it since
-                self._save_use(file)
-                file.stored.unload()
-                self._drop_if_empty(file.number)
-
-    def _save_use(self, file: CacheFile) -> None:
-        try:
-            file.stored.save_use(at_once=True)
-        except OSError as error:
-            self._troubled(error, "write_errors")
-
-    def _drop_if_empty(self, number: int) -> None:
-        """Forget a file that nobody holds and that has nothing left, on disk too."""
-        with self._table:
-            file = self._numbers.get(number)
-            if file is None:
-                return
-            try:
-                if not self._ledger.forget_empty(number, file.stored.remove):
-                    return
-            except OSError as error:
-                self._troubled(error, "write_errors")
-                return
-            del self._numbers[number]
-            del self._files[file.content.digest]
+    def _finish(self) -> None:
+        self._ledger.close()
+        self._errands.wait()
+        self._errands.close()
+        for file in self._table:
+            if self._lending.kept(file.number):
+                file.stored.used_ns = time.time_ns()
+            self._table.note_use(file)
+        self._pool.close()
+        self._folder.release()
 
     # ----------------------------------------------------------------------------------------------------- disk
 
     def _free(self, granule: Granule) -> bool:
-        file = self._numbers[granule[0]]
+        file = self._table[granule[0]]
         try:
             file.stored.evict(granule[1])
         except OSError as error:
@@ -257,7 +234,7 @@ class DiskCache:
     def _in_use(self, number: int) -> bool:
         """Whether anybody has the file open; when that cannot be known, somebody has."""
         try:
-            return self._numbers[number].stored.in_use()
+            return self._table[number].stored.in_use()
         except OSError as error:
             self._troubled(error, "read_errors")
             return True
@@ -287,7 +264,7 @@ class DiskCache:
     def _restore(self) -> None:
         """Take over what lies in the folder, oldest first, and evict what does not fit."""
         for found in scan(self._folder, self._stored):
-            file = self._list(found.stored)
+            file = self._table.enter(found.stored)
             doubtful = found.whole and self._medium.leases  # an earlier daemon may have lent it: it may still be mapped
             self._ledger.restore(file.number, file.content.map_charge, doubtful=doubtful)
             for granule in np.flatnonzero(found.charges):

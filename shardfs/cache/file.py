@@ -1,7 +1,8 @@
 """One file content as the rest of the program meets it in the disk cache: what is missing, read, write.
 
 Nothing here raises because of the disk: a block is there and verified, or it is a miss; a write is stored or it is
-not. All methods are synchronous, thread-safe and, but for `missing`, may block on the disk.
+not. All methods are synchronous and thread-safe. `read`, `write`, `touch`, `evict` and `lend` may block on the disk,
+the others never do.
 """
 
 import time
@@ -22,15 +23,33 @@ class CacheFile:
     Block numbers count from 0 in the file; every block has `content.block_size` bytes, the last may be shorter.
     """
 
-    def __init__(self, number: int, stored: StoredFile, shared: Shared, release: Callable[["CacheFile"], None]) -> None:
+    def __init__(self, number: int, stored: StoredFile, shared: Shared, settle: Callable[["CacheFile"], None]) -> None:
+        """`settle` brings the map of a file that is held, and lets go of that of another."""
         self.content = stored.content
         self.number = number
         self.stored = stored
         self._shared = shared
-        self._release = release
+        self._settle = settle
+
+    @property
+    def settled(self) -> bool:
+        """Whether the map has come. Until then, as after it could not be read, every block is a miss."""
+        return self.stored.words is not None or not self._shared.errands.busy(self.number)
+
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once the map has come, or could not be read: at once, or in another thread; see `forget`."""
+        self._shared.errands.do(self.number, tell, here=True)
+
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Do not call `tell` any more, unless that has begun."""
+        self._shared.errands.undo(self.number, tell)
+
+    def settle(self) -> None:
+        """An errand: only one may run for a file."""
+        self._settle(self)
 
     def missing(self, first: int, end: int) -> int:
-        """The first absent block of [first, end), or `end`. No IO."""
+        """The first absent block of [first, end), or `end`."""
         return first if self._shared.health.bypassed else self.stored.missing(first, end)
 
     def present_bytes(self) -> int:
@@ -82,7 +101,7 @@ class CacheFile:
 
     @property
     def whole(self) -> bool:
-        """Whether `lend` would probably succeed. No IO, and takes no time."""
+        """Whether `lend` would probably succeed. Takes no time."""
         return self.stored.leases and self.stored.whole and not self._shared.health.bypassed
 
     def lend(self) -> Lent | None:
@@ -104,7 +123,7 @@ class CacheFile:
         if fd is None:
             self._take_back()
             return None
-        return Lent(fd, self._take_back)
+        return Lent(fd, self._take_back, later=lambda job: self._shared.errands.do(self.number, job))
 
     def hold(self) -> None:
         """Hand the file, which is open, out once more: it stays open for one more `close`."""
@@ -113,7 +132,8 @@ class CacheFile:
 
     def close(self) -> None:
         """Give the file back, once for each time it was handed out or held."""
-        self._release(self)
+        if self._shared.ledger.unhold(self.number):
+            self._shared.errands.do(self.number, self.settle, here=not self.stored.on_disk, once=True)
 
     # ---------------------------------------------------------------------------------------------------- inner
 

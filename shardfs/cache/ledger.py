@@ -1,7 +1,5 @@
 """Which files are known and held, and who is at which granule: `begin` and `end` around every read and write."""
 
-from collections.abc import Callable
-
 from shardfs.cache.books import Books
 from shardfs.cache.lending import Lending
 from shardfs.core.eviction import Granule
@@ -31,20 +29,26 @@ class Ledger:
         with self._books.changed:
             return not self._books.accounts.held(file)
 
-    def forget_empty(self, file: int, remove: Callable[[], None]) -> bool:
-        """Remove a file that nobody holds and that has no granule. The caller keeps others from opening it.
+    def empty(self, file: int) -> bool:
+        """Whether nobody holds the file and no granule of it has anything."""
+        with self._books.changed:
+            return self._books.accounts.empty(file)
 
-        `remove` deletes it on disk; its OSError comes out, and the file stays charged.
-        """
+    def removed(self, file: int) -> bool:
+        """An empty file was deleted on disk. True when it is unknown now; False when somebody holds it again."""
         books = self._books
         with books.changed:
-            if not books.accounts.empty(file):
-                return False
-        remove()
-        with books.changed:
-            books.accounts.forget(file)
+            gone = books.accounts.empty(file)
+            if gone:
+                books.accounts.forget(file)
+            else:
+                books.accounts.release_map(file)
             books.changed.notify_all()
-            return True
+            return gone
+
+    @property
+    def closed(self) -> bool:
+        return self._books.closed
 
     def restore(self, file: int, map_bytes: int, *, doubtful: bool) -> None:
         """At the start: a file found on disk, `doubtful` when an earlier daemon may have lent it."""
@@ -65,6 +69,15 @@ class Ledger:
             if count > len(order):
                 return sorted(granule for granule in order if granule[0] == file)
             return [(file, number) for number in range(count) if (file, number) in order]
+
+    def charged_bytes(self, file: int, count: int) -> int:
+        """Bytes of disk that a file of `count` granules takes, without its map."""
+        order = self._books.order
+        total = 0
+        for granule in self.granules(file, count):
+            with self._books.changed:
+                total += order.charge(granule) if granule in order else 0
+        return total
 
     def use_file(self, file: int, count: int) -> None:
         """All of a file of `count` granules becomes the most recent, in file order."""

@@ -10,11 +10,15 @@ from collections.abc import Callable
 
 
 class Lent:
-    """A lent data file. `fd`: a read-only descriptor of its own, open until `detach` or `close`; -1 after that."""
+    """A lent data file. `fd`: a read-only descriptor of its own, open until `detach` or `close`; -1 after that.
 
-    def __init__(self, fd: int, give_back: Callable[[], None]) -> None:
+    `give_back` is handed to `later`, since it may block on the disk.
+    """
+
+    def __init__(self, fd: int, give_back: Callable[[], None], *, later: Callable[[Callable[[], None]], None]) -> None:
         self.fd = fd
         self._give_back: Callable[[], None] | None = give_back
+        self._later = later
         self._lock = threading.Lock()  # guards both
 
     def detach(self) -> None:
@@ -27,10 +31,10 @@ class Lent:
     def close(self) -> None:
         """Close the descriptor and give the file back, which thereby is the most recently used. Once is enough.
 
-        May block on the disk, and takes about a microsecond for each granule of the file.
+        Returns at once; a thread of the cache finds out whether the file may be changed again.
         """
         self.detach()
         with self._lock:
             give_back, self._give_back = self._give_back, None
         if give_back is not None:
-            give_back()
+            self._later(give_back)

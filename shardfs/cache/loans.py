@@ -5,8 +5,9 @@ reading it. It stays so until the kernel said that nobody has it open; a whole f
 doubtful from the first, since an earlier daemon may have lent it. Lent or doubtful, it is *out*: not a byte of it may
 change.
 
-A doubtful file is asked about when it would be its turn to go; when it turns out to be *in use*, again each
-`ASK_SECONDS` at most. Pure bookkeeping, guarded by the lock of `books`; `lending` asks.
+A doubtful file is asked about when its last `Lent` is closed, when somebody wants to write to it, and when it would be
+its turn to go. When it turns out to be *in use* it is passed over when room is made, and asked about for that only
+after `ASK_SECONDS`. Pure bookkeeping, guarded by the lock of `books`; `lending` asks.
 """
 
 from collections import Counter, OrderedDict

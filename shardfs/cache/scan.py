@@ -8,7 +8,7 @@ no word speaks of (a crash came between data and word, or between clearing and f
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,5 +69,5 @@ def _recover(folder: CacheFolder, digest: Digest, make: Callable[[Content], Stor
             stored.free(first, end)
     elif excess > _METADATA_BYTES_MAX:
         return None
-    stored.unload()
+    stored.unload(nullcontext(), lambda: True)  # nobody else has it yet
     return Found(stored, charges, bool(present.all()))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shardfs.cache.books import Books
+from shardfs.cache.errands import Errands
 from shardfs.cache.health import DiskHealth
 from shardfs.cache.ledger import Ledger
 from shardfs.cache.lending import Lending
@@ -39,6 +40,7 @@ class Shared:
 
     books: Books
     ledger: Ledger
+    errands: Errands
     lending: Lending
     room: Room
     health: DiskHealth

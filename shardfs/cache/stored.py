@@ -7,6 +7,8 @@ or one evictor at a time. Methods that touch the disk raise OSError.
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,9 @@ _MTIME_SECONDS = 60
 class StoredFile:
     """Presence, bytes and disk space of one file content.
 
-    `words` is None while nobody has the file open, and for a content that cannot be cached: then nothing is present
-    and nothing may be written. `allocated` says for which blocks disk space may be in use, present or not.
+    `words` is None while nobody has the file open, until its map has come, and for a content that cannot be cached:
+    then nothing is present and nothing may be written. `allocated` says for which blocks disk space may be in use,
+    present or not.
     """
 
     def __init__(
@@ -70,6 +73,11 @@ class StoredFile:
         """Whether every block is there and was seen to be right."""
         return self.words is not None and self.verified.all
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether there are files of it."""
+        return self._on_disk
+
     def adopt(self, used_ns: int, inode: int) -> None:
         """Both files were found on disk, last used then; `inode` is that of the data."""
         self._on_disk = True
@@ -90,13 +98,19 @@ class StoredFile:
             self.verified.keep(words)
             self.words = words
 
-    def unload(self) -> None:
-        """Give the memory of the map back, unless it knows of space that the disk's map does not mention."""
+    def unload(self, table: AbstractContextManager[object], unused: Callable[[], bool]) -> None:
+        """Give the memory of the map back, unless it knows of space that the disk's map does not mention.
+
+        `unused` is asked under the lock `table`, and must be quick.
+        """
         with self._lock:
             if self.words is None or self.allocated is None:
                 return
-            if np.array_equal(self.words != 0, self.allocated):
-                self.words = self.allocated = None
+            if not np.array_equal(self.words != 0, self.allocated):
+                return
+            with table:
+                if unused():
+                    self.words = self.allocated = None
 
     def remove(self) -> None:
         """Delete both files."""

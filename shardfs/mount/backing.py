@@ -99,7 +99,7 @@ class Backings:
             return None
 
     def release(self, inode: int) -> Lent | None:
-        """One open of `inode` less. What the kernel has no more use for is to be closed, which may block shortly."""
+        """One open of `inode` less. What the kernel has no more use for is to be closed, which takes no time."""
         backing = self._open.get(inode)
         if backing is None:
             self._served[inode] -= 1
@@ -114,7 +114,7 @@ class Backings:
         return backing.lent
 
     def close(self) -> None:
-        """Take everything back, at the end of the mount."""
+        """Take everything back, at the end of the mount. What may block then is left to the cache."""
         for backing in self._open.values():
             self._take_back(backing)
             backing.lent.close()
@@ -139,7 +139,7 @@ class Backings:
                 lent = found[0] if found else None
         finally:
             if lent is None and not settled.acquire(blocking=False):
-                _close_apart(found[0])
+                found[0].close()
         return lent
 
     def _hand_over(self, lent: Lent) -> int | None:
@@ -147,7 +147,7 @@ class Backings:
             wanted = bytearray(_MAP.pack(lent.fd, 0, 0))
             number: int = fcntl.ioctl(self._device, _BACKING_OPEN, wanted)
         except OSError as error:
-            _close_apart(lent)
+            lent.close()
             self.allowed = False
             logger.warning("passthrough: %s; files are served as ever", _explain(error))
             return None
@@ -159,11 +159,6 @@ class Backings:
             fcntl.ioctl(self._device, _BACKING_CLOSE, _NUMBER.pack(backing.number))
         except OSError as error:
             logger.debug("backing file %d: %s", backing.number, error)
-
-
-def _close_apart(lent: Lent) -> None:
-    """Nobody waits for it."""
-    trio.lowlevel.start_thread_soon(lent.close, lambda _: None)
 
 
 def _explain(error: OSError) -> str:

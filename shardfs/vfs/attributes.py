@@ -30,8 +30,4 @@ def _cached_bytes(node: FileNode, disk: DiskCache | None) -> int:
         return node.content.cached_bytes()
     if disk is None or not node.entry.size:
         return 0
-    file = disk.file(cache_content(node.tree.manifest, node.entry))
-    try:
-        return file.present_bytes()
-    finally:
-        file.close()
+    return disk.present_bytes(cache_content(node.tree.manifest, node.entry))

@@ -63,6 +63,10 @@ class Content:
         answer = self.request(offset, size)
         return answer if isinstance(answer, memoryview) else await answer
 
+    async def settle(self) -> None:
+        """See `Places.settle`."""
+        await self._file.settle()
+
     def cached_bytes(self) -> int:
         """Bytes of this file in the disk cache."""
         return self._file.cached_bytes()
@@ -97,7 +101,9 @@ class Content:
         elif ahead or plan.following:
             self._fetch(self._file, offset, end)
         for number, (start, stop) in [*((self._number, span) for span in ahead), *plan.following]:
-            if not self._fetch(self._places(number), start, stop):
+            places = self._places(number)
+            # Who does not know yet what the disk has would ask the nodes for it.
+            if not places.settled or not self._fetch(places, start, stop):
                 self._model.file(number).refused(start, stop)
 
     def _refused(self, start: int, end: int) -> None:

@@ -113,7 +113,10 @@ class FileSystem:
         self._listings.pop(handle, None)
 
     async def open(self, inode: int) -> int:
-        """A handle on the file's bytes. They never change and never go away while it is open."""
+        """A handle on the file's bytes. They never change and never go away while it is open.
+
+        Waits for the cache disk, but not for long.
+        """
         node = self._node(inode)
         if not isinstance(node, FileNode):
             raise IsAFolder(str(inode))
@@ -128,6 +131,11 @@ class FileSystem:
             )
         node.handles += 1
         self._files[handle] = node
+        try:
+            await node.content.settle()
+        except BaseException:
+            self.release(handle)
+            raise
         return handle
 
     def _readahead(self, tree: Tree) -> ModelReadAhead:
@@ -161,7 +169,7 @@ class FileSystem:
     def lend(self, handle: int) -> Lent | None:
         """The open file as it lies in the disk cache, whole and verified, for somebody who reads it without us.
 
-        None when it does not. May block shortly: call it from a thread.
+        None when it does not. May block on the disk: call it from a thread.
         """
         node = self._files.get(handle)
         return None if node is None or node.content is None else node.content.lend()

@@ -1,6 +1,9 @@
 """Where the bytes of one file are: its chunks in runs that fit the memory, and its file in the disk cache."""
 
 import struct
+from contextlib import suppress
+
+import trio
 
 from shardfs.cache import CacheFile, DiskCache, Lent
 from shardfs.cache import Content as CacheContent
@@ -10,6 +13,9 @@ from shardfs.core.ranges import block_span, chunk_count, chunk_length, run_size
 from shardfs.core.readahead import Range, ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
 from shardfs.fetch import ChunkPlace, Engine
+
+MAP_SECONDS = 0.5
+"""How long an open waits for the map of its file in the disk cache; after that all is a miss until it is there."""
 
 _DOMAIN = b"shardfs file 1\0"
 
@@ -48,12 +54,38 @@ class Places:
         touch = span[0] // block <= -(-end // block) and -(-span[1] // block) >= offset // block
         return touch and min(span[0], offset) // run == (max(span[1], end) - 1) // run
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what the disk cache has of the file."""
+        return self._cache_file is None or self._cache_file.settled
+
+    async def settle(self) -> None:
+        """Wait for that, `MAP_SECONDS` at most."""
+        file = self._cache_file
+        if file is None or file.settled:
+            return
+        settled, token = trio.Event(), trio.lowlevel.current_trio_token()
+
+        def tell() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(settled.set)
+
+        file.when_settled(tell)
+        try:
+            with trio.move_on_after(MAP_SECONDS):
+                await settled.wait()
+        finally:
+            file.forget(tell)
+
     def cached_bytes(self) -> int:
         """Bytes of the file in the disk cache."""
         return 0 if self._cache_file is None else self._cache_file.present_bytes()
 
     def lend(self) -> Lent | None:
-        """The whole file in the disk cache for somebody who reads it without us, if it is there. May block shortly."""
+        """The whole file in the disk cache for somebody who reads it without us, if it is there.
+
+        May block on the disk.
+        """
         return None if self._cache_file is None else self._cache_file.lend()
 
     def close(self) -> None:

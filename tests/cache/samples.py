@@ -83,5 +83,6 @@ class Clock:
         return self.now
 
 
-def open_cache(folder: Path, limit_bytes: int = 64 * MIB, clock: Clock | None = None) -> DiskCache:
-    return DiskCache.open(folder, limit_bytes=limit_bytes, clock=clock or Clock())
+def open_cache(folder: Path, limit_bytes: int = 64 * MIB, clock: Clock | None = None, threads: int = 0) -> DiskCache:
+    """One that does what it is asked for before it answers, unless there are threads for that."""
+    return DiskCache.open(folder, limit_bytes=limit_bytes, clock=clock or Clock(), threads=threads)

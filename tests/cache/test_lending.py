@@ -195,7 +195,7 @@ def test_nothing_is_lent_where_the_kernel_does_not_say_who_has_a_file_open(tmp_p
     folder = CacheFolder.claim(tmp_path)
     medium = folder.medium()
     assert medium.leases
-    cache = DiskCache(folder, replace(medium, leases=False), limit_bytes=64 * MIB, clock=Clock())
+    cache = DiskCache(folder, replace(medium, leases=False), limit_bytes=64 * MIB, clock=Clock(), threads=0)
     assert not cache.lends
     file = stored(cache, ONE)
     assert not file.whole

@@ -48,10 +48,10 @@ def ramfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", at], check=True)
 
 
-def cache_in(folder: Path, *, punches: bool) -> DiskCache:
+def cache_in(folder: Path, *, punches: bool, threads: int = 0) -> DiskCache:
     claimed = CacheFolder.claim(folder)
     medium = replace(claimed.medium(), punches=punches)
-    cache = DiskCache(claimed, medium, limit_bytes=LIMIT, clock=Ticking())
+    cache = DiskCache(claimed, medium, limit_bytes=LIMIT, clock=Ticking(), threads=threads)
     cache._restore()
     return cache
 
@@ -145,9 +145,11 @@ class Hands:
 def check_all_can_go(cache: DiskCache, folder: Path) -> None:
     for one in SAMPLES:
         file = cache.file(one.content)
+        cache.settle()
         file.evict()
         assert file.present_bytes() == 0
         file.close()
+    cache.settle()
     cache.check()
     statistics = cache.statistics()
     assert (statistics.used_bytes, statistics.files, disk_bytes(folder)) == (0, 0, 0)
@@ -208,14 +210,14 @@ def hammer(cache: DiskCache, folder: Path, *, steps: int) -> None:
 
 @pytest.mark.parametrize("punches", [True, False])
 def test_all_at_once(tmp_path: Path, punches: bool) -> None:
-    cache = cache_in(tmp_path, punches=punches)
+    cache = cache_in(tmp_path, punches=punches, threads=3)
     hammer(cache, tmp_path, steps=120)
     cache.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 def test_all_at_once_on_a_disk_without_holes(ramfs: Path) -> None:
-    cache = DiskCache.open(ramfs, limit_bytes=LIMIT, clock=Ticking())
+    cache = DiskCache.open(ramfs, limit_bytes=LIMIT, clock=Ticking(), threads=0)
     assert not cache._medium.punches
     hammer(cache, ramfs, steps=80)
     cache.close()

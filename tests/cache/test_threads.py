@@ -93,10 +93,11 @@ SAMPLES = [sample(1, 5 * MIB), sample(2, 12 * MIB + 1), sample(3, 3 * BLOCK - 5)
 
 @pytest.mark.parametrize("limit", [2 * MIB, 7 * MIB, 15 * MIB])
 def test_right_bytes_or_a_miss_and_never_over_the_limit(tmp_path: Path, limit: int) -> None:
-    cache = open_cache(tmp_path, limit)
+    cache = open_cache(tmp_path, limit, threads=3)
     players = Players(cache, SAMPLES, steps=120)
     bodies = [players.player(seed) for seed in range(6)]
     run_threads(*bodies, lambda: players.watch(tmp_path))
+    cache.settle()
     cache.check()
     statistics = cache.statistics()
     assert players.hits
