@@ -126,6 +126,8 @@ class StoredFile:
         words = self.words
         if words is None:
             return first
+        if first < end and not words[first]:
+            return first  # most often, when nothing is cached yet
         # In pieces: whoever asks about a whole large file usually finds the gap early.
         for at in range(first, end, 4096):
             absent = words[at : min(at + 4096, end)] == 0

@@ -14,7 +14,6 @@ from typing import Any
 import trio
 from pyfuse3 import FUSEError
 
-from shardfs.cache import Lent
 from shardfs.fetch import Waiting
 from shardfs.mount import wire
 from shardfs.mount.backing import Backings
@@ -99,13 +98,13 @@ class DataPath:
         if not self._waiting:
             self._none.unpark_all()
 
-    def release(self, nursery: trio.Nursery, unique: int, inode: int, handle: int) -> None:
-        """Answered on return; what may block then is left to a task."""
+    def release(self, unique: int, inode: int, handle: int) -> None:
+        """Answered on return."""
         number = 0
         try:
             lent = None if self._backings is None else self._backings.release(inode)
             if lent is not None:
-                nursery.start_soon(_close, lent)
+                lent.close()
             self._fs.release(handle)
         except Exception as error:  # noqa: BLE001 - the same
             number = self._guard.errno(error)
@@ -155,9 +154,3 @@ class DataPath:
             self._reply(unique, 0, await self._guard.answer(call))
         except FUSEError as error:
             self._reply(unique, error.errno, b"")
-
-
-async def _close(lent: Lent) -> None:
-    """Also when the mount is ending: what is not given back counts as in use."""
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(lent.close)

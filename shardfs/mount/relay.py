@@ -150,7 +150,7 @@ class Relay:
             case Operation.OPEN:
                 self._data.open(calls, unique, inode, wire.open_flags(message))
             case Operation.RELEASE:
-                self._data.release(calls, unique, inode, wire.released(message))
+                self._data.release(unique, inode, wire.released(message))
             case Operation.INTERRUPT:
                 # Calls are bounded by their deadline; said once, the kernel asks no more.
                 self._reply(unique, errno.ENOSYS, b"")

@@ -44,6 +44,22 @@ class Bucket:
         request = S3Request("GET", self.path + key)
         fetch(sock, request.target, start, end, buffer, "".join(f"{k}: {v}\r\n" for k, v in self._sign(request)))
 
+    def connection(self) -> http.client.HTTPConnection:
+        """For `keys`."""
+        return http.client.HTTPConnection(HOST, self.port)
+
+    def keys(self, connection: http.client.HTTPConnection, prefix: str) -> bytes:
+        """The first keys that begin with `prefix`, as the endpoint lists them; RuntimeError for any other answer."""
+        _, bucket, folder = self.path.split("/", 2)
+        query = {"list-type": "2", "encoding-type": "url", "prefix": folder + prefix}
+        request = S3Request("GET", f"/{bucket}", query=query)
+        connection.request("GET", request.target, headers={**dict(self._sign(request)), "Host": HOST})
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"list {prefix}: HTTP {answer.status}: {said[:300]!r}")
+        return said
+
     def put(self, key: str, source: Path | None = None) -> None:
         """Store a file, or with None nothing, as one plain object. RuntimeError when it is refused."""
         digest, size = EMPTY_SHA256, 0

@@ -26,6 +26,7 @@ from bench.plan import StoredChunk, stored_model
 from bench.rivals import Rival, find, running, s3fs_at
 from bench.signed import Bucket
 from bench.world import MODEL, World
+from shardfs.core.keys import ref_prefix
 from shardfs.core.location import parse_s3
 
 SIZE_MAX = 256 * MIB
@@ -153,6 +154,8 @@ def far(bench: Bench, s3: Engine) -> None:
     done = bench.measure([warmed(s3, first_bytes(bench.world, s3, blocks, count))])
     trips, parts = done.series("far", "trip"), done.series("far", "block")
     figures.latency("engines.far_trip", "50 ms away: raw request for a byte", trips)
+    figures.latency("engines.far_list", "50 ms away: raw request for a model's names", done.series("far", "list"))
+    figures.latency("engines.far_pair", "50 ms away: both at once", done.series("far", "pair"))
     figures.latency("engines.far_block", "50 ms away: raw request for a block", parts)
     budget = "engines.far_budget"
     figures.latency(budget, "50 ms away: 2 round trips + one block", [a + b for a, b in zip(trips, parts, strict=True)])
@@ -191,7 +194,8 @@ def first_bytes(world: World, s3: Engine, chunks: list[StoredChunk], count: int)
                 for number in range(count):
                     names = {name: str(mount.path / far_model(number + at * count)) for at, name in enumerate(FAR)}
                     chunk = chunks[number]
-                    samples.append({**names, "block": [chunk.target[1:], chunk.block(0, with_header=True)[1]]})
+                    block = [chunk.target[1:], chunk.block(0, with_header=True)[1]]
+                    samples.append({**names, "block": block, "refs": ref_prefix(far_model(number))})
                 with program("far", world.plan_file({"url": url, "samples": samples})) as child:
                     child.ready()
 

@@ -1,11 +1,14 @@
 """Seconds to the first byte from a far store, beside raw requests by the same path: `far.py PLAN`.
 
-The plan: {"url": the store's, "samples": [{"unseen", "seen", "aged": files on the mount, "block": [key, end]}, ...]}.
+The plan: {"url": the store's, "samples": [{"unseen", "seen", "aged": files on the mount, "block": [key, end],
+"refs": prefix}, ...]}.
 
     unseen     open and first byte of a model that this mount was never asked for
     seen       the same right after a stat of it
     aged       the same when the stat was longer ago than the kernel believes a name
     trip       one byte by a raw request over an open connection: one round trip
+    list       the list of a model's generations, which a look at its name costs, in the same way
+    pair       a byte and such a list at once, over two open connections, to the end of the later one
     block      the stored object's first `end` bytes, its header and first block, in the same way
 
 After each a pause, so that what is fetched behind the first byte is not in the way of the next.
@@ -14,6 +17,7 @@ After each a pause, so that what is fetched behind the first byte is not in the 
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +28,7 @@ from bench.signed import Bucket
 
 PAUSE_SECONDS = 0.3
 AGED_SECONDS = 1.5
+KINDS = ("unseen", "seen", "aged", "trip", "list", "pair", "block")
 
 
 def first_byte(path: str) -> None:
@@ -38,7 +43,7 @@ def main() -> None:
     bucket = Bucket.of(plan["url"])
     buffer = memoryview(bytearray(max(sample["block"][1] for sample in samples) + HEAD_BYTES))
     sock = bucket.connect()
-    times: dict[str, list[float]] = {name: [] for name in ("unseen", "seen", "aged", "trip", "block")}
+    times: dict[str, list[float]] = {name: [] for name in KINDS}
 
     def request(sample: dict[str, Any], end: int) -> None:
         bucket.fetch(sock, sample["block"][0], 0, end, buffer)
@@ -49,14 +54,24 @@ def main() -> None:
         times[name].append(time.monotonic() - started)
         time.sleep(PAUSE_SECONDS)
 
+    def pair(sample: dict[str, Any]) -> None:
+        other = threading.Thread(target=bucket.keys, args=(lists, sample["refs"]))
+        other.start()
+        request(sample, 1)
+        other.join()
+
     print("ready", flush=True)
     sys.stdin.readline()
-    request(samples[0], 1)  # the handshake
+    request(samples[0], 1)  # the handshakes
+    lists = bucket.connection()
+    bucket.keys(lists, samples[0]["refs"])
     for sample in samples:
         os.stat(sample["aged"])
     for sample in samples:
         take("trip", request, sample, 1)
         take("unseen", first_byte, sample["unseen"])
+        take("list", bucket.keys, lists, sample["refs"])
+        take("pair", pair, sample)
         take("block", request, sample, sample["block"][1])
         os.stat(sample["seen"])
         take("seen", first_byte, sample["seen"])
