@@ -124,7 +124,14 @@ class NodeHealth:
 
     def latency_p95(self) -> float | None:
         """The 95th percentile of the recent first-byte times in seconds, None before the first."""
+        return self._percentile(0.95)
+
+    def latency_median(self) -> float | None:
+        """Their median."""
+        return self._percentile(0.5)
+
+    def _percentile(self, share: float) -> float | None:
         if not self._latencies:
             return None
         ordered = sorted(self._latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

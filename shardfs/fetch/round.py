@@ -177,7 +177,7 @@ class Round:
         return None
 
     def _delay(self, attempt: Attempt) -> float:
-        return hedge_delay(self._tools.fleet.latency_p95(attempt.server), self._tools.hedge)
+        return hedge_delay(self._tools.fleet.hedge_latency(attempt.server), self._tools.hedge)
 
     async def _hedge(self, lead: Attempt, other: WatchedStore, nursery: trio.Nursery) -> None:
         """The lead is silent: ask another node as well, or instead where there is no memory for both."""

@@ -31,15 +31,16 @@ class Fleet:
         """The node, or None when the cluster has none of that name."""
         return self._by_id.get(node_id)
 
-    def latency_p95(self, store: WatchedStore) -> float | None:
-        """What the node usually takes for its first byte, see `NodeHealth.latency_p95`.
+    def hedge_latency(self, store: WatchedStore) -> float | None:
+        """What the node may take for its first byte before its silence says something: its own 95th percentile.
 
-        One that has never answered is taken to be like the slowest of those as near as it is. None while nobody knows.
+        One that has never answered is taken for the slowest of those as near as it is. That goes by their medians: in
+        the crowd of requests with which a read begins their percentiles are long. None while nobody knows.
         """
         own = store.health.latency_p95()
         if own is not None:
             return own
-        peers = (other.health.latency_p95() for other in self.stores if other.read_priority == store.read_priority)
+        peers = (other.health.latency_median() for other in self.stores if other.read_priority == store.read_priority)
         return max((latency for latency in peers if latency is not None), default=None)
 
     async def __aenter__(self) -> Self:

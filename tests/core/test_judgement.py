@@ -151,6 +151,7 @@ def test_latency():
     health = NodeHealth(HealthOptions(latency_samples=10, forget_seconds=5.0))
     assert health.expected_latency(0.0) is None
     assert health.latency_p95() is None
+    assert health.latency_median() is None
     health.answered(0.0, 0.1)
     assert health.expected_latency(0.0) == pytest.approx(0.1)
     assert health.expected_latency(5.0) == pytest.approx(0.05)  # worth another try after a while
@@ -163,6 +164,7 @@ def test_latency():
     assert health.latency_p95() == pytest.approx(0.2)  # old samples are forgotten
     health.answered(0.0, 5.0)
     assert health.latency_p95() == pytest.approx(5.0)
+    assert health.latency_median() == pytest.approx(0.2)
 
 
 @given(

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from shardfs.core.health import NodeHealth
 from shardfs.core.hedge import HedgeOptions
 from shardfs.core.keys import chunk_key
 from shardfs.testing.faults import Ask, Fault, Kind
@@ -124,12 +125,19 @@ async def test_a_far_node_that_never_answered_is_not_judged_by_near_ones(autojum
     world = World()
     far = world.fleet.stores[0]
     far.read_priority = 1
-    for store in world.fleet.stores[1:]:
+    near = world.fleet.stores[1:]
+    for store in near:
         store.health.answered(trio.current_time(), 0.001)
-    assert world.fleet.latency_p95(far) is None
-    assert world.fleet.latency_p95(world.fleet.stores[1]) == 0.001
+    assert world.fleet.hedge_latency(far) is None
+    assert world.fleet.hedge_latency(near[0]) == 0.001
+    for seconds in (0.001, 0.3):
+        near[0].health.answered(trio.current_time(), seconds)
+    assert world.fleet.hedge_latency(near[0]) == 0.3  # its own
+    for store in near[1:]:
+        store.health = NodeHealth()
+        assert world.fleet.hedge_latency(store) == 0.001  # that of one which is usually quick
     far.health.answered(trio.current_time(), 0.2)
-    assert world.fleet.latency_p95(far) == 0.2
+    assert world.fleet.hedge_latency(far) == 0.2
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -29,13 +29,7 @@ def fetched(fs) -> int:
 async def settle(fs) -> None:
     """Until no fetch is under way."""
     engine = fs._engine
-    await until(
-        lambda: (
-            not any(
-                fill.pending for fill in engine._fills.all()
-            )
-        )
-    )
+    await until(lambda: not any(fill.pending for fill in engine._fills.all()))
 
 
 @asynccontextmanager
