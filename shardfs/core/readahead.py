@@ -6,8 +6,8 @@ read belongs to the stream whose end it is near; another one begins a stream and
 
 How much is asked for ahead follows from what was seen, never more than a small multiple of it:
 
-- a stream is proven once it is more than four times as long as its largest read, which neither a random read nor the
-  window that the kernel reads around a page fault ever is; then twice what it has read is asked for;
+- a stream is proven once it is more than four times as long as its largest read, eight times where that is 1 MiB, which
+  neither a random read nor what the kernel reads around a page fault ever is; then twice what it has read is asked for;
 - one from the very beginning of a file gets a chunk at once, and eight times what it has read when it is proven;
 - one that is not proven gets as much as the last jumps each led to (tensors read in the order of their names are
   equally long stretches; random reads are short ones and get nothing);

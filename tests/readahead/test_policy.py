@@ -51,6 +51,11 @@ class Reader:
         return max(0, block * BLOCK - place)
 
 
+def proof(step: int) -> int:
+    """How many reads of that size in a row may yet be what a kernel reads around a page fault."""
+    return 8 if step >= MIB else 4
+
+
 @pytest.mark.parametrize("step", [4 * KIB, 128 * KIB, MIB, 4 * MIB, 10 * MIB])
 def test_sequential_from_the_beginning(step):
     reader = Reader()
@@ -64,10 +69,22 @@ def test_sequential_from_the_beginning(step):
 def test_sequential_from_somewhere(start, step):
     reader = Reader()
     plans = reader.walk(start, start + 100 * MIB, step)
-    assert plans[:4] == [NOTHING] * 4  # four in a row are what a random read or a page fault can be
-    assert plans[4].ahead
-    assert reader.misses <= 5
+    chance = proof(step)
+    assert plans[:chance] == [NOTHING] * chance  # so many in a row are what a random read or a page fault can be
+    assert plans[chance].ahead
+    assert reader.misses <= chance + 1
     assert reader.ahead_of(start + 100 * MIB) >= WINDOW - CHUNK
+
+
+def test_tensors_that_are_touched_before_they_are_read():
+    """A mapped file "in sequence" (POSIX_FADV_SEQUENTIAL): 8 MiB around each page fault, twice the kernel's window."""
+    reader = Reader()
+    tensors = range(0, GIB, 32 * MIB)
+    plans = [plan for at in tensors for plan in reader.walk(max(0, at - 4 * MIB), at + 4 * MIB, MIB)]
+    assert reader.fetched <= len(tensors) * 8 * MIB + 2 * CHUNK  # nothing but what was asked for
+    plans += [plan for at in tensors for plan in reader.walk(at + 4 * MIB, at + 28 * MIB, MIB)]
+    assert not any(plan.drop for plan in plans)  # what is fetched is read
+    assert reader.misses <= len(tensors) * (8 + 2)
 
 
 def test_a_header_does_not_fetch_half_a_model():
@@ -139,7 +156,7 @@ def test_readers_of_disjoint_parts_share_the_window(readers, step):
         positions[rank] += step
     for position in positions:
         assert reader.ahead_of(position) >= WINDOW // readers - 2 * CHUNK
-    assert reader.misses <= 5 * readers
+    assert reader.misses <= (proof(step) + 1) * readers
     assert reader.state.coverage.ahead_bytes <= 2 * WINDOW
 
 
@@ -204,7 +221,7 @@ def test_backwards_is_a_stream(step):
     reader = Reader()
     for at in range(GIB - step, GIB - 200 * MIB, -step):
         reader.read(at, step)
-    assert reader.misses <= 6
+    assert reader.misses <= proof(step) + 2
     assert reader.fetched <= 200 * MIB + WINDOW
 
 
@@ -216,7 +233,7 @@ def test_out_of_order_by_a_few(depth, step):
     waiting = list(range(0, 200 * MIB, step))
     while waiting:
         reader.read(waiting.pop(chance.randrange(min(depth, len(waiting)))), step)
-    assert reader.misses <= 3 + 2 * depth
+    assert reader.misses <= (3 + 2 * depth) * proof(step) // 4
     assert reader.ahead_of(200 * MIB) >= WINDOW - 2 * CHUNK
 
 
