@@ -48,7 +48,7 @@ def main() -> None:
     def request(sample: dict[str, Any], end: int) -> None:
         bucket.fetch(sock, sample["block"][0], 0, end, buffer)
 
-    def take(name: str, work: Callable[..., None], *arguments: object) -> None:
+    def take(name: str, work: Callable[..., object], *arguments: object) -> None:
         started = time.monotonic()
         work(*arguments)
         times[name].append(time.monotonic() - started)
