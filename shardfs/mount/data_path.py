@@ -48,7 +48,7 @@ class DataPath:
     async def run(self) -> None:
         """Answer those that have waited too long, until cancelled."""
         while True:
-            if not self._waiting:
+            while not self._waiting:  # again when what came has ended before our turn
                 self._first = trio.Event()
                 await self._first.wait()
             unique, (deadline, waiting) = next(iter(self._waiting.items()))

@@ -98,3 +98,18 @@ async def test_reads_that_wait_for_memory_have_a_deadline_too(autojump_clock):
     assert {unique: (at - began, error) for unique, (at, error, _) in rig.answers.items()} == {
         unique: (pytest.approx(DEADLINE), errno.EIO) for unique in range(6)
     }
+
+
+async def test_one_that_ends_at_once_does_no_harm(autojump_clock):
+    """It has failed by the time that whoever looks after the deadlines has its turn."""
+    rig = Rig(World())
+    async with rig.world.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(rig.data.run)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.data.read(nursery, 1, 0, 0, BLOCK)
+        rig.data.close()
+        await trio.testing.wait_all_tasks_blocked()
+        rig.data.read(nursery, 2, 1, 0, BLOCK)
+        await rig.data.drain()
+        nursery.cancel_scope.cancel()
+    assert rig.answers[2][1] == 0
