@@ -121,7 +121,9 @@ def test_a_disk_that_hangs_takes_a_few_threads_and_fails_no_open(device: int) ->
 
 
 @pytest.mark.usefixtures("patient")
-async def test_what_was_lent_after_all_is_given_back(device: int, path: Path) -> None:
+@pytest.mark.parametrize("lent", ["after giving up", "in that moment"])
+async def test_what_was_lent_after_all_is_given_back(device: int, path: Path, lent: str) -> None:
+    """In that moment: the thread is done after the cancellation and before the task hears of it."""
     files = Files(path)
     backings = made(files, device)
     with trio.CancelScope() as scope:
@@ -129,23 +131,11 @@ async def test_what_was_lent_after_all_is_given_back(device: int, path: Path) ->
             nursery.start_soon(backings.open, HUNG, HUNG)
             await hangs(files)
             scope.cancel()
+            if lent == "in that moment":
+                files.go_on.set()
+                while in_backing(sys._current_frames().get(files.lending[0])):
+                    pass
     files.go_on.set()
-    assert await trio.to_thread.run_sync(files.back.wait, LIMIT_SECONDS)
-
-
-@pytest.mark.usefixtures("patient")
-async def test_what_was_lent_at_the_moment_of_giving_up_is_given_back(device: int, path: Path) -> None:
-    """The thread is done after the cancellation and before the task hears of it."""
-    files = Files(path)
-    backings = made(files, device)
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(backings.open, HUNG, HUNG)
-            await hangs(files)
-            scope.cancel()
-            files.go_on.set()
-            while in_backing(sys._current_frames().get(files.lending[0])):
-                pass
     assert await trio.to_thread.run_sync(files.back.wait, LIMIT_SECONDS)
 
 

@@ -12,6 +12,12 @@ from tests.fetch.world import BLOCK, RUN, World
 DEADLINE = 2.0
 
 
+def hang(world: World, hung: bool = True) -> None:
+    """All nodes stop to answer, or answer again."""
+    for node in world.nodes.values():
+        node.hung = hung
+
+
 class Rig:
     """Chunk `n` of the world is the file of handle `n`. `answers`: when, errno, bytes, by request."""
 
@@ -50,8 +56,7 @@ async def test_each_has_its_own_deadline(autojump_clock):
     """Nobody answers. Reads that came one after the other fail one after the other; what comes later is well."""
     world = World(sizes=[RUN] * 6)
     rig = Rig(world)
-    for node in world.nodes.values():
-        node.hung = True
+    hang(world)
     async with world.running(), trio.open_nursery() as nursery:
         nursery.start_soon(rig.data.run)
         began = trio.current_time()
@@ -59,8 +64,7 @@ async def test_each_has_its_own_deadline(autojump_clock):
             rig.data.read(nursery, unique, unique, 0, BLOCK)
             await trio.sleep(0.25)
         await rig.data.drain()
-        for node in world.nodes.values():
-            node.hung = False
+        hang(world, hung=False)
         rig.data.read(nursery, 4, 5, 0, BLOCK)
         await rig.data.drain()
         nursery.cancel_scope.cancel()
@@ -84,8 +88,7 @@ async def test_reads_that_wait_for_memory_have_a_deadline_too(autojump_clock):
     """Two slots, both taken by chunks that never come: the others wait in tasks, two of them in line for their turn."""
     world = World(sizes=[RUN] * 6, slots=2)
     rig = Rig(world, reads_max=2)
-    for node in world.nodes.values():
-        node.hung = True
+    hang(world)
     async with world.running(), trio.open_nursery() as nursery:
         nursery.start_soon(rig.data.run)
         began = trio.current_time()
@@ -93,8 +96,7 @@ async def test_reads_that_wait_for_memory_have_a_deadline_too(autojump_clock):
             rig.data.read(nursery, unique, unique, 0, BLOCK)
         await trio.sleep(DEADLINE + 0.1)
         nursery.cancel_scope.cancel()
-        for node in world.nodes.values():
-            node.hung = False
+        hang(world, hung=False)
     assert {unique: (at - began, error) for unique, (at, error, _) in rig.answers.items()} == {
         unique: (pytest.approx(DEADLINE), errno.EIO) for unique in range(6)
     }
