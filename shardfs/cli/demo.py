@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -107,7 +109,22 @@ def _demonstrate(root: Path, *, wait: bool, kept: bool) -> None:
             cluster.start(_VICTIM)
         _say_next(cluster, models, running=wait, kept=kept)
         if wait:
-            click.prompt("Press Enter to stop it all", default="", show_default=False, prompt_suffix=" ")
+            _wait_for_enter()
+
+
+def _wait_for_enter() -> None:
+    """Or for a signal. Not by `input`: a signal in the moment between its prompt and its read is seen only after the
+    read. Here it also writes to a socket that is waited for."""
+    woken, wake = socket.socketpair()
+    with woken, wake:
+        wake.setblocking(False)
+        before = signal.set_wakeup_fd(wake.fileno())
+        try:
+            click.echo("Press Enter to stop it all ", nl=False)
+            if sys.stdin in select.select([sys.stdin, woken], [], [])[0]:
+                sys.stdin.readline()
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _read(reader: SampleReader, framework: str, file: Path, original: Path) -> None:

@@ -72,14 +72,11 @@ class Fleet:
 
 
 async def _probe(store: WatchedStore, probing: set[str]) -> None:
-    reason = store.health.reason
     try:
         with trio.move_on_after(PROBE_TIMEOUT_SECONDS) as scope:
             await store.stat()
         if scope.cancelled_caught:
             store.late("no answer to a probe")
-        elif store.available:
-            logger.info("node %s answers again (was: %s)", store.node, reason)
     except (Unavailable, NotFound) as error:
         logger.debug("probe of %s: %s", store.node, error)  # and the store has noted what it means
     except ShardfsError as error:

@@ -1,10 +1,11 @@
-"""A store around a store that keeps the node's health and load up to date, whoever asks.
+"""A store around a store that keeps the node's health and load up to date, whoever asks, and logs when it changes.
 
 Only failures that speak of the node count: NotFound, Denied, NoSpace and wrong bytes do not mean that it is dead. Every
 answer, NotFound too, means that it is alive.
 A cancelled call says nothing; the caller that gave up on a late node tells so with `late`.
 """
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from shardfs.core.health import NodeHealth
 from shardfs.core.keys import ObjectKey
 from shardfs.core.pointer import clean_tag
 from shardfs.errors import NotFound, Unavailable, UsageError
+from shardfs.obs.throttle import Throttle
 from shardfs.store.base import (
     EXTERNAL_FILES_MAX,
     LIST_LIMIT,
@@ -27,6 +29,8 @@ from shardfs.store.base import (
     StoreStat,
 )
 from shardfs.store.spans import get_side_by_side
+
+logger = logging.getLogger(__name__)
 
 PACE_BYTES = 1024 * 1024
 """Answers of this size tell how quickly a node sends; smaller ones mostly how quickly it begins."""
@@ -56,6 +60,9 @@ class WatchedStore:
         self._chance = chance
         self.health = health or NodeHealth()
         self.inflight_bytes = 0
+        self._throttle = Throttle(burst=4)
+        self._logged_suspect = False
+        self._logged_reason = ""
 
     @property
     def node(self) -> str:
@@ -68,11 +75,12 @@ class WatchedStore:
 
     def late(self, reason: str) -> None:
         """The caller gave up waiting for this node."""
-        self.health.failed(trio.current_time(), reason, self._chance())
+        self._failed(reason)
 
     def corrupt(self, reason: str) -> None:
         """The node delivered bytes that did not verify."""
         self.health.corrupted(trio.current_time(), reason)
+        self._log_change()
 
     async def get(
         self,
@@ -219,9 +227,30 @@ class WatchedStore:
         try:
             yield
         except Unavailable as error:
-            self.health.failed(trio.current_time(), error.reason, self._chance())
+            self._failed(error.reason)
             raise
         except NotFound:
-            self.health.recovered(trio.current_time())
+            self._answered()
             raise
+        self._answered()
+
+    def _failed(self, reason: str) -> None:
+        self.health.failed(trio.current_time(), reason, self._chance())
+        self._log_change()
+
+    def _answered(self) -> None:
         self.health.recovered(trio.current_time())
+        self._log_change()
+
+    def _log_change(self) -> None:
+        """Say it when the node became suspect or well. What the throttle held back is compared again at the next call,
+        so the last line about a node is true in the end, however often it comes and goes."""
+        suspect = self.health.suspect
+        if suspect is self._logged_suspect or not self._throttle.admit(trio.current_time())[0]:
+            return
+        self._logged_suspect = suspect
+        if suspect:
+            self._logged_reason = self.health.reason
+            logger.info("node %s is suspect: %s", self.node, self._logged_reason)
+        else:
+            logger.info("node %s answers again (was: %s)", self.node, self._logged_reason)

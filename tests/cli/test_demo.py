@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_on_a_terminal_it_stays_up_until_it_is_told_to_end(tmp_path, end, status
         command, stdin=inside, stdout=inside, stderr=inside, env=os.environ | {"TMPDIR": str(tmp_path)}
     )
     os.close(inside)
-    with process:
+    with process, ended(process):
         text = read_until(terminal, "Press Enter")
         assert "In another terminal, try:" in text
         [root] = tmp_path.iterdir()
@@ -75,6 +76,16 @@ def test_on_a_terminal_it_stays_up_until_it_is_told_to_end(tmp_path, end, status
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
     os.close(terminal)
+
+
+@contextmanager
+def ended(process):
+    """Killed when the test fails, or `process` would be waited for."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 def read_until(terminal, mark):

@@ -45,9 +45,10 @@ def test_a_node_is_killed_in_the_middle_of_a_read(cluster, big, place, way, logg
         cluster.kill("b")
         assert not runs(victim)
         assert_whole(reader.result(), big)
-    # It is back: found to be well and used again without a new mount.
+    # It is back: used again without a new mount, and found to be well if anybody had noticed its death: all that was
+    # still wanted may have been under way from the other two.
     cluster.start("b")
-    until(lambda: logged("node b answers again"), what="node b's return")
+    until(lambda: logged("node b answers again") == logged("node b is suspect"), what="node b's return")
     forget_pages(place.path / "big.bin")
     cluster.kill("a")
     assert_whole(read(place.path / "big.bin", way), big)
@@ -86,7 +87,7 @@ def test_nodes_die_and_return_one_after_the_other(cluster, big, place):
 
 
 @pytest.mark.parametrize("fault", ["killed", "hung"])
-def test_without_any_node(cluster, publish, place, fault):
+def test_without_any_node(cluster, publish, place, fault, logged):
     """An error within the deadline, then at once; names and sizes go on; and so do reads when the nodes are back."""
     content = publish("m.bin", 9 * MiB)
     place.mount("--no-cache", "--read-timeout", "3")
@@ -105,6 +106,7 @@ def test_without_any_node(cluster, publish, place, fault):
         # Each chunk has other owners, and each node is found to be well in its own time.
         chunks = range(0, len(content), 4 * MiB)
         until(lambda: all(readable(fd, at) for at in chunks), what="reads that work")
+        until(lambda: logged("answers again") == logged("is suspect") >= 2, what="the log of the nodes' return")
         assert os.pread(fd, 4096, 5 * MiB) == content[5 * MiB :][:4096]
     finally:
         os.close(fd)

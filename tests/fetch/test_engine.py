@@ -235,14 +235,18 @@ class SickFile:
         self.file = file
         self.go = threading.Event()
         self.bug = False
-        self.writes = 0
+        self.begun = threading.Semaphore(0)
 
     def write(self, first: int, data: memoryview) -> bool:
-        self.writes += 1
-        assert self.go.wait(10), "the test is over"
+        self.begun.release()
+        assert self.go.wait(60), "the test is over"
         if self.bug:
             raise ZeroDivisionError("bug in the cache")
         return self.file.write(first, data)
+
+    def writes(self, wanted: int) -> bool:
+        """Whether exactly `wanted` writes have begun. Waits: the threads live in real time, not in the test's."""
+        return all(self.begun.acquire(timeout=60) for _ in range(wanted)) and not self.begun.acquire(timeout=0.05)
 
     def __getattr__(self, name: str):
         return getattr(self.file, name)
@@ -268,7 +272,7 @@ async def test_a_disk_that_does_not_move_delays_nobody_for_long(autojump_clock, 
             place = ChunkPlace(place.digest, place.plain_size, BLOCK, sick, chunk * RUN_BLOCKS)
             # Virtual time stands still while anything can run, so this is the wait for the disk alone.
             assert await world.read(place) <= SHED_AFTER_SECONDS + 0.05
-        assert sick.writes == 2, "the disk was never slow"
+        assert sick.writes(2), "the disk was never slow"
         sick.go.set()
 
 
@@ -282,7 +286,7 @@ async def test_writers_never_take_the_last_slot(autojump_clock, disk, slots):
             place = ChunkPlace(place.digest, place.plain_size, BLOCK, sick, chunk * RUN_BLOCKS)
             with trio.fail_after(2):
                 await world.read(place)
-        assert sick.writes >= 1
+        assert sick.writes(slots - 1)
         sick.go.set()
 
 
@@ -296,7 +300,7 @@ async def test_a_bug_in_the_cache_stops_nothing(disk, caplog):
             place = world.place(chunk)
             await world.read(ChunkPlace(place.digest, place.plain_size, BLOCK, sick, chunk * RUN_BLOCKS))
         await world.settle()
-    assert sick.writes == 5
+    assert sick.writes(5)
     assert "ZeroDivisionError" in caplog.text
 
 

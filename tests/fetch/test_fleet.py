@@ -50,6 +50,36 @@ async def test_every_answer_is_a_sign_of_life(autojump_clock, world, kind):
     assert world.fleet[node].available
 
 
+async def test_the_log_says_when_a_node_goes_and_comes(autojump_clock, world, caplog):
+    """Whoever notices: a read brings the node back here, and no probe."""
+    caplog.set_level("INFO")
+    node = world.owners(0)[0]
+    for _ in range(3):
+        world.fleet[node].late("silent")
+    await get(world, node)
+    await get(world, node)
+    assert caplog.messages == [f"node {node} is suspect: silent", f"node {node} answers again (was: silent)"]
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_the_log_of_a_node_that_comes_and_goes_is_short_and_true_in_the_end(autojump_clock, world, caplog, well):
+    caplog.set_level("INFO")
+    node = world.owners(0)[0]
+    for _ in range(1000):
+        world.fleet[node].late("silent")
+        await get(world, node)
+    if not well:
+        world.fleet[node].late("silent")
+    seconds = trio.current_time()
+    await trio.sleep(6)
+    if well:
+        await get(world, node)
+    else:
+        world.fleet[node].late("silent")
+    assert len(caplog.messages) <= 5 + seconds
+    assert (" answers again" in caplog.messages[-1]) is well
+
+
 async def test_a_cancelled_call_says_nothing(autojump_clock, world):
     node = world.owners(0)[0]
     with trio.move_on_after(0.5):
