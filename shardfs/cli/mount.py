@@ -1,9 +1,10 @@
 """`shardfs mount`: the daemon in the foreground, or in the background as a child that reports when it is ready.
 
 The background daemon is a new process of the same program rather than a fork: nothing is inherited half-made. It says
-over a pipe that it is ready, or why it never will be; its log goes to a file.
+over a pipe that it is ready, or why it never will be; its log goes to a file that stays small (`shardfs.cli.logs`).
 """
 
+import faulthandler
 import hashlib
 import json
 import logging
@@ -14,15 +15,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
+from shardfs import __version__
+from shardfs.cli.logs import log_to_file, open_log
 from shardfs.cli.options import cluster_option, json_option, open_cluster, run_daemon
 from shardfs.core.units import format_size, parse_size
 from shardfs.errors import MountError, UsageError
+
+logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
 _FREE_SHARE = 4
@@ -42,7 +47,7 @@ _TOUCHED_SHARE = 0.25
 @click.option("--allow-other", is_flag=True, help="Let other users in.")
 @click.option("--passthrough", is_flag=True, help="Let the kernel read whole cached files itself (root, Linux 6.9).")
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
-@click.option("--log-file", metavar="FILE", help="Log of the background daemon. Default: in ~/.local/state/shardfs.")
+@click.option("--log-file", metavar="FILE", help="Log in the background. Default: in ~/.local/state/shardfs.")
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--trace", type=Path, hidden=True, help="Append a line for each read, see shardfs/vfs/trace.py.")
 @click.option("--trace-delay", default=0.0, hidden=True, help="Seconds that each traced read takes longer.")
@@ -50,15 +55,18 @@ def command(mountpoint: Path, *, cluster_file: str | None, as_json: bool, foregr
     """Show the models as read-only files under MOUNTPOINT, an empty folder.
 
     Returns when the mount answers; a daemon goes on serving it. `shardfs umount MOUNTPOINT`, SIGTERM or
-    `fusermount3 -u` end it.
+    `fusermount3 -u` end it. Its log is at most 10 MiB, with one older file of as much beside it (FILE.1).
 
     With --json: {"mountpoint", "pid", "cache", "cache_size", "memory", "tuned", "passthrough",
     "log"}.
     """
-    if foreground:
-        _serve(mountpoint, cluster_file, settings, as_json=as_json)
-    else:
+    if not foreground:
         _start_daemon(mountpoint, cluster_file, settings, as_json=as_json)
+        return
+    faulthandler.enable(2)  # of a crash in C there is a line at least
+    in_background = settings.get("ready_fd") is not None
+    with log_to_file(Path(str(settings["log_file"]))) if in_background else nullcontext():
+        _serve(mountpoint, cluster_file, settings, as_json=as_json)
 
 
 def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
@@ -73,8 +81,9 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
             raise
         report({"error": _NO_PYFUSE3})
         raise MountError(_NO_PYFUSE3) from None
-    if settings.get("ready_fd") is not None or not logging.getLogger().isEnabledFor(logging.INFO):
+    if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("shardfs").setLevel(logging.INFO)
+    logger.info("%s: mounting (shardfs %s, process %d)", mountpoint, __version__, os.getpid())
     try:
         cluster = open_cluster(cluster_file)
         timeout = float(str(settings["read_timeout"]))
@@ -150,10 +159,12 @@ def _say(document: dict[str, object], *, as_json: bool) -> None:
 
 def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
     """Start the daemon as a child in a session of its own; return when it is ready, raise what it says."""
-    log = Path(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log"))
-    output = _open_log(log)
+    log = Path(os.path.abspath(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log")))
+    output = open_log(log)
     reading, writing = os.pipe()
-    arguments = [sys.executable, "-m", "shardfs", "mount", str(mountpoint), "--foreground", "--ready-fd", str(writing)]
+    arguments = [sys.executable, "-m", "shardfs"]
+    arguments += ["--debug"] if logging.getLogger().isEnabledFor(logging.DEBUG) else []
+    arguments += ["mount", str(mountpoint), "--foreground", "--ready-fd", str(writing), "--log-file", str(log)]
     arguments += ["--cluster", cluster_file] if cluster_file else []
     if settings.get("trace"):
         arguments += ["--trace", str(settings["trace"]), "--trace-delay", str(settings["trace_delay"])]
@@ -189,14 +200,6 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
         raise MountError(f"{mountpoint}: the daemon did not become ready; its log is {log}")
     document["log"] = str(log)
     _say(document, as_json=as_json)
-
-
-def _open_log(log: Path) -> BinaryIO:
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        return log.open("ab")
-    except OSError as error:
-        raise MountError(f"log of the daemon {log}: {error.strerror} (--log-file FILE for another place)") from None
 
 
 def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:
