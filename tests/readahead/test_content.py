@@ -1,6 +1,7 @@
 """The policy at work: the real filesystem and engine over nodes in memory, and what of it reaches the nodes.
 
-Blocks are 4 KiB and chunks 16 KiB here, so a window of 256 KiB is sixteen chunks, as in the mount.
+Blocks are 4 KiB and chunks 16 KiB here, so a window of 256 KiB is sixteen chunks, as in the mount. In virtual time:
+no node is ever slow, so none is asked for what another has been asked for.
 """
 
 import random
@@ -14,6 +15,7 @@ from shardfs.vfs.filesystem import FileSystemOptions
 from shardfs.vfs.trace import LINES_MAX, Recorder, TracedFileSystem
 from tests.vfs.world import BLOCK, CHUNK, World, until, walk
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 OPTIONS = FileSystemOptions(readahead=ReadAheadOptions(window_bytes_max=16 * CHUNK))
 
 

@@ -40,7 +40,7 @@ def cold(cluster: LocalCluster, mountpoint: Path, kernel_kib: int, reads: list[t
     cluster.mount(mountpoint, "--no-cache", "--trace", str(trace))
     device = os.stat(mountpoint).st_dev
     Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(str(kernel_kib))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (mountpoint / "m").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -158,7 +158,7 @@ async def content(fs: FileSystem, inode: int, *, step: int = CHUNK) -> bytes:
         fs.release(handle)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that other tasks or threads bring about."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - the condition is a look from outside
