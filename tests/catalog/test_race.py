@@ -105,7 +105,7 @@ class Race:
             assert await catalog.resolve(ModelName("m")) >= max(self.told)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     starts=st.lists(st.integers(0, 12), min_size=2, max_size=3),
     ticks=pauses,
