@@ -3,6 +3,9 @@
 A file is written beside its place under a temporary name, forced to disk and renamed. A file that is there already
 with exactly the right bytes is left alone, so a second run goes on where the first was stopped; one with other bytes
 is never overwritten unless asked for.
+
+Patience is measured by what comes: a chunk is asked for again while verified bytes come from anywhere, however slowly,
+and for a while when none do, since nodes come back. There is no limit for the whole and no least speed.
 """
 
 import os
@@ -16,18 +19,28 @@ from shardfs.core.chunk import make_header
 from shardfs.core.manifest import FileEntry, Manifest
 from shardfs.core.ranges import chunk_count, chunk_length
 from shardfs.core.readahead import ReadAheadOptions
-from shardfs.errors import SourceError
+from shardfs.errors import DeadlineExceeded, NoCopy, SourceError
 from shardfs.fetch import Engine
+from shardfs.obs.reading import ReadMetrics
+from shardfs.store.fleet import Fleet
 from shardfs.vfs.content import Content
 
+STALL_SECONDS = 60.0
+_AGAIN_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _PART_SUFFIX = ".shardfs-part"
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadOptions:
-    """`overwrite`: replace files that have other bytes."""
+    """`overwrite`: replace files that have other bytes. `stall_seconds`: without a verified byte, until it is given up.
+
+    `job_seconds`: how long the engine tries; what it gives up sooner than that, with every node well, nobody has.
+    """
 
     overwrite: bool = False
+    stall_seconds: float = STALL_SECONDS
+    job_seconds: float = 9.0
     readahead: ReadAheadOptions = field(default_factory=ReadAheadOptions)
 
 
@@ -38,17 +51,27 @@ class Download:
     """
 
     def __init__(
-        self, manifest: Manifest, dest: Path, engine: Engine, *, tally: Tally, options: DownloadOptions
+        self,
+        manifest: Manifest,
+        dest: Path,
+        engine: Engine,
+        *,
+        fleet: Fleet,
+        metrics: ReadMetrics,
+        tally: Tally,
+        options: DownloadOptions,
     ) -> None:
         self._manifest = manifest
         self._dest = dest
         self._engine = engine
+        self._fleet = fleet
+        self._metrics = metrics
         self._tally = tally
         self._options = options
         tally.total = manifest.size
 
     async def run(self) -> None:
-        """Write everything. SourceError names a local file that is in the way or cannot be written; NoCopy."""
+        """Write everything. NoCopy, DeadlineExceeded; SourceError names a local file that is in the way or fails."""
         try:
             if not self._manifest.single:
                 self._dest.mkdir(parents=True, exist_ok=True)
@@ -92,9 +115,56 @@ class Download:
                 self._tally.zero += length
                 continue
             offset = chunk * manifest.chunk_size
-            buffer[:length] = await content.read(offset, length)
+            await self._fetch(content, entry, offset, memoryview(buffer)[:length])
             await trio.to_thread.run_sync(_write_all, fd, memoryview(buffer)[:length], offset)
             self._tally.sent += length
+
+    async def _fetch(self, content: Content, entry: FileEntry, offset: int, into: memoryview) -> None:
+        """Fill `into` from `offset` on, in as many tries as it takes. NoCopy, DeadlineExceeded."""
+        reasons: list[NoCopy] = []
+        final = False
+        with trio.CancelScope() as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when_stalled, patience)
+                while not final:
+                    final = await self._try(content, offset, into, reasons)
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            why = f" ({reasons[-1]})" if reasons else ""
+            raise DeadlineExceeded(
+                f"{entry.path or self._dest.name}: nothing has come for {self._options.stall_seconds:g} s{why}; "
+                "whole files stay, and the same command goes on from there"
+            )
+        if reasons:
+            raise reasons[-1]
+
+    async def _try(self, content: Content, offset: int, into: memoryview, reasons: list[NoCopy]) -> bool:
+        """Whether another try is of no use: `into` is full and `reasons` empty, or nobody has it."""
+        began = trio.current_time()
+        try:
+            into[:] = await content.read(offset, len(into))
+        except NoCopy as error:
+            reasons.append(error)
+            quick = trio.current_time() - began < self._options.job_seconds
+            if quick and all(store.available for store in self._fleet.stores):
+                return True
+            await trio.sleep(_AGAIN_SECONDS)
+            return False
+        reasons.clear()
+        return True
+
+    async def _cancel_when_stalled(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` when no verified byte has come for the limit, for this chunk or those fetched ahead."""
+        limit = self._options.stall_seconds
+        came, since = self._came(), trio.current_time()
+        while trio.current_time() < since + limit:
+            await trio.sleep(min(_LOOK_SECONDS, limit / 10))
+            if self._came() != came:
+                came, since = self._came(), trio.current_time()
+        scope.cancel()
+
+    def _came(self) -> int:
+        return self._metrics.total(self._metrics.fetched_bytes)
 
     def _equal(self, entry: FileEntry, path: Path) -> bool:
         """Whether the file at `path` has exactly the entry's bytes. Blocks: runs in a thread."""

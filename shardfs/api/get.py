@@ -6,14 +6,18 @@ from pathlib import Path
 
 import trio
 
-from shardfs.admin.download import Download, DownloadOptions
+from shardfs.admin.download import STALL_SECONDS, Download, DownloadOptions
 from shardfs.admin.upload import Tally
 from shardfs.core.cluster import Cluster
 from shardfs.core.manifest import Manifest
 from shardfs.core.names import ModelName
+from shardfs.errors import UsageError
 from shardfs.wiring.reader import ReaderOptions, reader
 
-__all__ = ["Got", "Tally", "get_async"]
+__all__ = ["STALL_SECONDS", "Got", "Tally", "get_async"]
+
+_STALL_SECONDS_MIN = 0.1
+_STALL_SECONDS_MAX = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +42,35 @@ async def get_async(
     *,
     cluster: Cluster,
     overwrite: bool = False,
+    stall_seconds: float = STALL_SECONDS,
     tally: Tally,
     watch: Callable[[Tally], Awaitable[None]],
 ) -> Got:
     """Write generation `name` to `dest`; `watch(tally)` runs beside it. NotFound, NoCopy, SourceError.
 
-    A single-file model goes into `dest` when that is a folder, under the last part of its name.
+    A single-file model goes into `dest` when that is a folder, under the last part of its name. DeadlineExceeded when
+    no verified byte has come for `stall_seconds`; what is whole stays.
     """
-    async with reader(cluster, ReaderOptions()) as parts:
+    if not _STALL_SECONDS_MIN <= stall_seconds <= _STALL_SECONDS_MAX:
+        raise UsageError(f"--timeout: {_STALL_SECONDS_MIN:g} to {_STALL_SECONDS_MAX:g} seconds")
+    reading = ReaderOptions(read_timeout_seconds=min(ReaderOptions().read_timeout_seconds, stall_seconds))
+    async with reader(cluster, reading) as parts:
         ref = await parts.catalog.resolve(name)
         manifest = await parts.catalog.manifest(ref.manifest)
         place = _place(manifest, ref.model, dest)
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, tally)
-            options = DownloadOptions(overwrite=overwrite)
-            await Download(manifest, place, parts.engine, tally=tally, options=options).run()
+            options = DownloadOptions(overwrite=overwrite, stall_seconds=stall_seconds)
+            await Download(
+                manifest,
+                place,
+                parts.engine,
+                fleet=parts.fleet,
+                metrics=parts.metrics,
+                tally=tally,
+                options=options,
+            ).run()
             nursery.cancel_scope.cancel()
         return Got(
             name=ref.model,

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 @name_argument
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace files that exist with other content.")
+@click.option(
+    "--timeout", default=60.0, show_default=True, metavar="S", help="Seconds without any data until it fails."
+)
 @reporting
-def command(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool, as_json: bool) -> None:
+def command(
+    name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool, timeout: float, as_json: bool
+) -> None:
     """Download the model NAME to DEST: a folder, or a file for a single-file model.
 
     Every file is whole or absent. Files that are there already with the right bytes are kept, so a second run goes on
@@ -28,7 +33,7 @@ def command(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrit
     """
     from shardfs.core.units import format_size
 
-    got = run(_get, name, dest, cluster_file, overwrite=overwrite)
+    got = run(_get, name, dest, cluster_file, overwrite=overwrite, stall_seconds=timeout)
     if as_json:
         import dataclasses
 
@@ -47,9 +52,19 @@ def command(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrit
     )
 
 
-async def _get(name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool) -> "Got":
+async def _get(
+    name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool, stall_seconds: float
+) -> "Got":
     from shardfs.api.get import Tally, get_async
     from shardfs.cli.progress import show_progress
 
     cluster = open_cluster(cluster_file)
-    return await get_async(name, dest, cluster=cluster, overwrite=overwrite, tally=Tally(), watch=show_progress)
+    return await get_async(
+        name,
+        dest,
+        cluster=cluster,
+        overwrite=overwrite,
+        stall_seconds=stall_seconds,
+        tally=Tally(),
+        watch=show_progress,
+    )
