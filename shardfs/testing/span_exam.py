@@ -14,11 +14,10 @@ import trio
 
 from shardfs.errors import NotFound
 from shardfs.store.base import SPANS_MAX, SpanSource, Store
+from shardfs.testing.check import GUARD, Check, Make, expect, expect_error, fetch
 from shardfs.testing.samples import Sample, sample_chunk
-from shardfs.testing.store_exam import Check, Make, expect, expect_error, fetch
 
 _MIB = 1024 * 1024
-_GUARD = 0xA5
 _MARGIN = 64
 
 
@@ -30,7 +29,7 @@ def _source(store: Store) -> SpanSource:
 
 async def fetch_spans(store: Store, sample: Sample, *spans: tuple[int, int]) -> Sequence[bytes]:
     """Spans (start, end) through `get_spans`, each into guarded memory; the bytes that there were of each."""
-    memories = [bytearray([_GUARD]) * (end - start + 2 * _MARGIN) for start, end in spans]
+    memories = [bytearray([GUARD]) * (end - start + 2 * _MARGIN) for start, end in spans]
     told: dict[int, list[int]] = {number: [0] for number in range(len(spans))}
     counts = await _source(store).get_spans(
         sample.key,
@@ -42,7 +41,7 @@ async def fetch_spans(store: Store, sample: Sample, *spans: tuple[int, int]) -> 
     expect(len(counts), len(spans), "counts")
     for number, (memory, count) in enumerate(zip(memories, counts, strict=True)):
         around = memory[:_MARGIN] + memory[_MARGIN + count :]
-        expect(around, bytearray([_GUARD]) * len(around), f"bytes around span {spans[number]}")
+        expect(around, bytearray([GUARD]) * len(around), f"bytes around span {spans[number]}")
         expect(told[number][-1], count, f"the last word of `arrived` about span {number}")
         if any(a >= b for a, b in pairwise(told[number])):
             raise AssertionError(f"`arrived` did not grow: {told[number][:20]}")
@@ -147,11 +146,11 @@ async def check_spans_cancelled(make: Make) -> None:
                 views = [(start, memoryview(memory)) for (start, _), memory in zip(spans, memories, strict=True)]
                 await _source(store).get_spans(sample.key, views, arrived=arrived)
             for memory in memories:
-                memory[:] = bytes([_GUARD]) * len(memory)
+                memory[:] = bytes([GUARD]) * len(memory)
             got = await fetch_spans(store, sample, *spans)
             expect(got == [sample.data[start:end] for start, end in spans], True, "the next spans")
             for memory in memories:
-                expect(memory.count(_GUARD), len(memory), "bytes of the buffer that nobody wrote to afterwards")
+                expect(memory.count(GUARD), len(memory), "bytes of the buffer that nobody wrote to afterwards")
         returned = False
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -1,6 +1,8 @@
 """The shipped exam over both engines; the chunk server once in this process and once as its own."""
 
+import importlib
 import json
+import pkgutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +13,7 @@ from subprocess import PIPE
 import pytest
 import trio
 
+import shardfs.testing
 from shardfs.server import ServerOptions, serve
 from shardfs.store.base import Store
 from shardfs.store.file import FileStore
@@ -48,7 +51,9 @@ async def process_store(folder: Path) -> AsyncIterator[Store]:
         async with process.stdout as stdout:
             line = b""
             while not line.endswith(b"\n"):
-                line += await stdout.receive_some()
+                more = await stdout.receive_some()
+                assert more, f"the node has ended: {line!r}"
+                line += more
         store = HttpStore("a", json.loads(line)["url"])
         try:
             yield store
@@ -63,6 +68,16 @@ async def memory_store(folder: Path) -> AsyncIterator[Store]:
 
 
 ENGINES = {"file": file_store, "http": http_store, "process": process_store, "memory": memory_store}
+
+
+def test_no_check_is_left_out() -> None:
+    """Checks are written in several modules, and examined when they are in the table."""
+    names = [module.name for module in pkgutil.iter_modules(shardfs.testing.__path__, "shardfs.testing.")]
+    modules = [importlib.import_module(name) for name in names]
+    written = {value for module in modules for name, value in vars(module).items() if name.startswith("check_")}
+    examined = [*EXAM, *REFUSING, *SPAN_EXAM]
+    assert len(written) == len(examined)
+    assert written == set(examined)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

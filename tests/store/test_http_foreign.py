@@ -14,10 +14,10 @@ import trio
 from shardfs.errors import Unavailable
 from shardfs.store.base import Store
 from shardfs.store.http import HttpStore
-from shardfs.testing import store_exam
+from shardfs.testing import exam_interruptions, exam_objects
+from shardfs.testing.check import Check, fetch
 from shardfs.testing.samples import sample_chunk
 from shardfs.testing.span_exam import SPAN_EXAM
-from shardfs.testing.store_exam import Check
 from tests.store.evil import head, request_head
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -30,7 +30,7 @@ http {{
     uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
     server {{
         listen unix:{folder}/socket;
-        listen 127.0.0.1:{port};
+        listen 127.0.0.2:{port};
         root {folder}/data; client_max_body_size 100m;
         dav_methods PUT DELETE; create_full_put_path on;
     }}
@@ -41,7 +41,7 @@ http {{
 @asynccontextmanager
 async def nginx_store(folder: Path) -> AsyncIterator[Store]:
     with trio.socket.socket() as probe:
-        await probe.bind(("127.0.0.1", 0))
+        await probe.bind(("127.0.0.2", 0))  # connections begin at 127.0.0.1, so none can take the port meanwhile
         port = probe.getsockname()[1]
     (folder / "data").mkdir()
     config = folder / "nginx.conf"
@@ -51,7 +51,7 @@ async def nginx_store(folder: Path) -> AsyncIterator[Store]:
         while not (folder / "pid").exists() or not (folder / "pid").read_text():
             assert process.poll() is None
             await trio.lowlevel.checkpoint()
-        store = HttpStore("a", f"http://127.0.0.1:{port}/")
+        store = HttpStore("a", f"http://127.0.0.2:{port}/")
         try:
             yield store
         finally:
@@ -63,15 +63,15 @@ async def nginx_store(folder: Path) -> AsyncIterator[Store]:
 @pytest.mark.parametrize(
     "check",
     [
-        store_exam.check_put_and_get,
-        store_exam.check_parts,
-        store_exam.check_ranges,
-        store_exam.check_empty_buffer,
-        store_exam.check_missing,
-        store_exam.check_read_limit,
-        store_exam.check_arrived_raises,
-        store_exam.check_cancel_get,
-        store_exam.check_stat,
+        exam_objects.check_put_and_get,
+        exam_objects.check_parts,
+        exam_objects.check_ranges,
+        exam_objects.check_empty_buffer,
+        exam_objects.check_missing,
+        exam_objects.check_read_limit,
+        exam_interruptions.check_arrived_raises,
+        exam_interruptions.check_cancel_get,
+        exam_objects.check_stat,
         *SPAN_EXAM,
     ],
     ids=lambda check: check.__name__,
@@ -120,11 +120,11 @@ async def test_tls(tmp_path: Path) -> None:
         )
         url = f"https://127.0.0.1:{listener.transport_listener.socket.getsockname()[1]}"
         store = HttpStore("a", url, tls=ssl.create_default_context(cafile=certificate))
-        assert await store_exam.fetch(store, sample) == sample.data
-        assert await store_exam.fetch(store, sample) == sample.data
+        assert await fetch(store, sample) == sample.data
+        assert await fetch(store, sample) == sample.data
         assert connections == 1
         with pytest.raises(Unavailable):
-            await store_exam.fetch(store, sample)
+            await fetch(store, sample)
         await store.aclose()
         stranger = HttpStore("a", url)
         with pytest.raises(Unavailable, match="certificate"):
