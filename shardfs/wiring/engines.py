@@ -13,7 +13,8 @@ from shardfs.store.dav import DavStore
 from shardfs.store.file import FileStore
 from shardfs.store.hdfs import HdfsStore
 from shardfs.store.http import HttpStore
-from shardfs.store.s3 import S3Site, S3Store
+from shardfs.store.s3 import S3Store
+from shardfs.store.s3_client import S3Site
 from shardfs.store.webhdfs import WebHdfsStore
 
 

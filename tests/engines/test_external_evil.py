@@ -9,7 +9,8 @@ import pytest
 from shardfs.errors import Denied, InvalidName, NotFound, ShardfsError, Unavailable, UsageError
 from shardfs.store.base import ExternalStat
 from shardfs.store.dav import DavStore
-from shardfs.store.s3 import S3Site, S3Store
+from shardfs.store.s3 import S3Store
+from shardfs.store.s3_client import S3Site
 from tests.engines.test_evil_servers import Held, error, server, whole
 from tests.store.evil import head
 
