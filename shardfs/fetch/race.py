@@ -23,8 +23,9 @@ from shardfs.core.hedge import HedgeBudget, HedgeOptions
 from shardfs.core.placement import Placement
 from shardfs.errors import Unavailable
 from shardfs.fetch.fill import Fill
+from shardfs.fetch.hedging import Hedging
 from shardfs.fetch.report import Report
-from shardfs.fetch.round import Round, Tools
+from shardfs.fetch.round import Round
 from shardfs.obs.reading import ReadMetrics
 from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
@@ -50,7 +51,7 @@ class Racer:
         self._fleet = fleet
         self._placement = placement
         self._chance = chance
-        self._tools = Tools(
+        self._hedging = Hedging(
             fleet,
             pool,
             metrics,
@@ -74,7 +75,7 @@ class Racer:
             if tries:
                 await trio.sleep(backoff(tries, ROUND_PAUSE_FIRST_SECONDS, ROUND_PAUSE_MAX_SECONDS, self._chance()))
             tries += 1
-            a_round = Round(self._tools, fill, (first, end), order, report, patience)
+            a_round = Round(self._hedging, fill, (first, end), order, report, patience)
             await a_round.run()
             if wanted & ~fill.ready != missing:
                 report.progressed()

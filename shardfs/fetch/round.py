@@ -1,41 +1,24 @@
 """One round of the race for a chunk's blocks: one lead, and while it is silent or trickles, one rival beside it.
 
-See `shardfs.fetch.race` for the whole. A late or lying answer can never touch memory that readers already see: the
-rival's blocks land in scratch memory until it has become the lead.
+See `shardfs.fetch.race` for the whole, and `shardfs.fetch.hedging` for when a node is no longer waited for alone. A
+late or lying answer can never touch memory that readers already see: the rival's blocks land in scratch memory until it
+has become the lead.
 """
 
 from collections import deque
-from dataclasses import dataclass
-from math import inf
 
 import trio
 
-from shardfs.cache.memory import Slot, SlotPool
-from shardfs.core.hedge import HedgeBudget, HedgeOptions, hedge_delay
+from shardfs.cache.memory import Slot
 from shardfs.errors import Corrupt, Unavailable
 from shardfs.fetch.attempt import Attempt
 from shardfs.fetch.fill import Fill
+from shardfs.fetch.hedging import Hedging
 from shardfs.fetch.report import Report
-from shardfs.obs.reading import ReadMetrics
-from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
 
 LOOK_AGAIN_SECONDS = 0.05
 CLEAR_LEAD_BLOCKS = 2
-SLOW_FACTOR = 4.0
-SLOW_SECONDS_MIN = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every round works with."""
-
-    fleet: Fleet
-    pool: SlotPool
-    metrics: ReadMetrics
-    hedge: HedgeOptions
-    budget: HedgeBudget
-    far_budget: HedgeBudget
 
 
 class Round:
@@ -48,7 +31,7 @@ class Round:
 
     def __init__(
         self,
-        tools: Tools,
+        hedging: Hedging,
         fill: Fill,
         blocks: tuple[int, int],
         order: list[WatchedStore],
@@ -56,7 +39,7 @@ class Round:
         patience_seconds: float,
     ) -> None:
         self.stalled = False
-        self._tools = tools
+        self._hedging = hedging
         self._fill = fill
         self._first, self._end = blocks
         self._queue = deque(order)
@@ -121,35 +104,15 @@ class Round:
     def _alone_until(self, lead: Attempt, other: WatchedStore | None) -> float:
         if other is None:
             return lead.progress_at + self._patience
-        # `other` is well. Is the lead known to be in trouble, then it is left as soon as that is no mere hiccup.
-        delay = self._delay(lead) if lead.server.available else self._tools.hedge.delay_min_seconds
-        silent = max(lead.progress_at, self._quiet_since) + delay
-        return min(silent, max(self._slow_at(lead, other), self._quiet_since + delay))
-
-    def _slow_at(self, lead: Attempt, other: WatchedStore) -> float:
-        """When a lead that trickles has taken so much longer than `other` would that it may as well be silent."""
-        server = self._deliverer(other)
-        if server is None or server is lead.server:
-            return inf
-        usual = server.health.expected_seconds(trio.current_time(), lead.size_bytes)
-        return inf if usual is None else lead.started_at + max(SLOW_SECONDS_MIN, SLOW_FACTOR * usual)
-
-    def _deliverer(self, holder: WatchedStore) -> WatchedStore | None:
-        """Whose pace counts when `holder` is asked; None where that is not known: others have pointers, so may it."""
-        pointer = self._fill.pointers.get(holder.node)
-        if pointer is not None:
-            return self._tools.fleet.get(pointer.node)
-        return None if self._fill.pointers else holder
+        return self._hedging.alone_until(lead, other, self._fill, self._quiet_since)
 
     async def _watch_both(self, lead: Attempt, rival: Attempt) -> None:
         """Wait until one of the two gets ahead; make room for a third node when both are silent."""
         other = self._candidate()
-        quiet_since = max(lead.progress_at, rival.progress_at)
-        until = quiet_since + self._patience
-        if other is not None:
-            # Twice what is usual for the lead: a cluster that is slow as a whole must not chase from node to node.
-            usual = max(self._delay(lead), lead.server.health.latency_p95() or 0.0)
-            until = max(quiet_since + self._delay(rival), lead.progress_at + 2 * usual)
+        if other is None:
+            until = max(lead.progress_at, rival.progress_at) + self._patience
+        else:
+            until = self._hedging.both_until(lead, rival)
         if await self._listen(until):
             return
         if other is None:
@@ -176,34 +139,27 @@ class Round:
                     return store
         return None
 
-    def _delay(self, attempt: Attempt) -> float:
-        return hedge_delay(self._tools.fleet.hedge_latency(attempt.server), self._tools.hedge)
-
     async def _hedge(self, lead: Attempt, other: WatchedStore, nursery: trio.Nursery) -> None:
         """The lead is silent: ask another node as well, or instead where there is no memory for both."""
         paid = self._paid_for == (lead, lead.progress_at)
         # A node known to be in trouble is left without asking the budget: that is no speculation.
-        if lead.server.available and not paid and not self._budget_for(lead, other).spend():
+        if lead.server.available and not paid and not self._hedging.budget_for(lead, other).spend():
             self._quiet_since = trio.current_time()
             return
         self._paid_for = (lead, lead.progress_at)
-        self._tools.metrics.hedges.labels(lead.server.node).inc()
+        self._hedging.metrics.hedges.labels(lead.server.node).inc()
         (self._queue if other in self._queue else self._stumbled).remove(other)
         self._queue.appendleft(other)
-        slot = self._tools.pool.try_acquire()
+        slot = self._hedging.pool.try_acquire()
         if slot is None:
             await self._give_up(lead)
             return
         self._rival = self._start(nursery, slot)
         if self._rival is None:
-            self._tools.pool.release(slot)
+            self._hedging.pool.release(slot)
             return
         self._lead_verified_before = lead.verified
         lead.loud = self._rival.loud = True
-
-    def _budget_for(self, lead: Attempt, other: WatchedStore) -> HedgeBudget:
-        far = other.read_priority > lead.server.read_priority
-        return self._tools.far_budget if far else self._tools.budget
 
     async def _give_up(self, attempt: Attempt) -> None:
         """Stop an attempt that was too slow, unless it comes to an end by itself in that moment."""
@@ -211,7 +167,7 @@ class Round:
         silence = now - attempt.progress_at
         await attempt.stop()
         if not attempt.done and attempt.failure is None:
-            if silence < self._delay(attempt):  # it is alive, and its pace is known from now on
+            if silence < self._hedging.delay(attempt):  # it is alive, and its pace is known from now on
                 reason = f"slow, {now - attempt.started_at:.2f} s"
             else:
                 reason = f"silent for {silence:.2f} s"
@@ -252,7 +208,7 @@ class Round:
                 silence = trio.current_time() - attempt.progress_at
                 reason = f"silent for {silence:.2f} s"
                 self._report.note(attempt.store.node, Unavailable(attempt.server.node, reason))
-                if silence > self._delay(attempt):
+                if silence > self._hedging.delay(attempt):
                     attempt.server.late(reason)
 
     def _missing(self) -> int:
@@ -269,11 +225,11 @@ class Round:
             (first, self._end),
             scratch=scratch,
             ring=self._ring,
-            metrics=self._tools.metrics,
-            fleet=self._tools.fleet,
+            metrics=self._hedging.metrics,
+            fleet=self._hedging.fleet,
         )
-        self._tools.budget.earn()
-        self._tools.far_budget.earn()
+        self._hedging.budget.earn()
+        self._hedging.far_budget.earn()
         nursery.start_soon(attempt.run)
         return attempt
 
@@ -285,5 +241,5 @@ class Round:
             return
         await attempt.stop()
         if attempt.scratch is not None:
-            self._tools.pool.release(attempt.scratch)
+            self._hedging.pool.release(attempt.scratch)
             attempt.scratch = None
