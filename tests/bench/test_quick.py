@@ -36,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=100,
+        timeout=250,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [path.name for path in folder.iterdir()] == ["results"]  # nothing stays in the work folder

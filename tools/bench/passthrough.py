@@ -20,7 +20,7 @@ from bench.measure import MIB, RESIDENT_MAX, Case, evict, files_below, fill, res
 from bench.world import RESIDENT_ENOUGH, Mount, World
 
 OPTION = "--passthrough"
-HANDED_OVER_SECONDS = 5.0
+HANDED_OVER_SECONDS = 30.0
 DATA = ".data"  # the files of a cache folder that hold models; others the daemon itself may need at any time
 
 
