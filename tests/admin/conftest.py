@@ -1,6 +1,7 @@
 """A cluster in memory, and what is published to it."""
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +114,11 @@ def model(tmp_path: Path) -> Path:
     root = tmp_path / "model"
     (root / "deep" / "er").mkdir(parents=True)
     (root / "void").mkdir()
-    (root / "weights.bin").write_bytes(os.urandom(10 * BLOCK_SIZE + 17))
+    (root / "weights.bin").write_bytes(random.Random(1).randbytes(10 * BLOCK_SIZE + 17))  # on the same nodes each time
     (root / "deep" / "er" / "config.json").write_bytes(b"{}")
     (root / "deep" / "nothing").touch()
     with (root / "sparse").open("wb") as file:
         file.truncate(1 << 32)
+    for path in root.rglob("*"):
+        os.utime(path, (1000, 1000))  # of long ago: the next write may fall into the same tick of the kernel's clock
     return root

@@ -1,6 +1,7 @@
 """Importing from folders: what is published, what is refused, what stands already, and what changes meanwhile."""
 
 import os
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -136,7 +137,8 @@ def rig(tmp_path: Path) -> Rig:
 @pytest.fixture
 def weights(rig: Rig) -> Path:
     path = rig.folder / "weights.bin"
-    path.write_bytes(os.urandom(SIZE))
+    path.write_bytes(random.Random(1).randbytes(SIZE))  # on the same nodes each time
+    os.utime(path, (1000, 1000))  # of long ago: the next write may fall into the same tick of the kernel's clock
     return path
 
 

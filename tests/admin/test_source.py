@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_sent(tmp_path: Path, 
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(locked.parent)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script, str(locked.parent)], capture_output=True, text=True, check=True, timeout=200
     )
     assert done.stdout.lower() == f"sourceerror {locked}: permission denied\n".lower()
 
