@@ -31,7 +31,7 @@ CALLS = ["mkdir", "mkdirat", "pwrite64", "write", "preadv", "fsync", "linkat", "
 
 def put_under_strace(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["strace", "-f", "-o", "/dev/null", *options, sys.executable, "-c", PUT, str(root)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
 def can_trace() -> bool:

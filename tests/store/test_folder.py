@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,17 @@ with Upload(Folder(Path(sys.argv[1])), sample.key, len(sample.data)) as upload:
 
 def test_racing_processes_create_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PUT_ONCE, str(tmp_path / "a")]
-    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    for run in runs:
-        assert run.stdout.readline() == "ready\n"
-    for run in runs:
-        run.stdin.write("go\n")
-        run.stdin.flush()
-    assert sorted(run.communicate()[0] for run in runs) == ["False\n"] * 3 + ["True\n"]
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(4)
+        ]
+        for run in runs:
+            assert run.stdout.readline() == "ready\n"
+        for run in runs:
+            run.stdin.write("go\n")
+            run.stdin.flush()
+        assert sorted(run.communicate()[0] for run in runs) == ["False\n"] * 3 + ["True\n"]
     assert (tmp_path / "a" / SAMPLE.key).read_bytes() == SAMPLE.data
     assert temps(tmp_path / "a") == []
 

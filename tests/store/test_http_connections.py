@@ -131,12 +131,14 @@ async def test_cancelling_closes_the_connection() -> None:
 
 async def test_no_more_connections_than_allowed() -> None:
     open_now = most = 0
-    release = trio.Event()
+    three, release = trio.Event(), trio.Event()
 
     async def script(stream: trio.SocketStream, number: int) -> None:
         nonlocal open_now, most
         open_now += 1
         most = max(most, open_now)
+        if open_now == 3:
+            three.set()
         try:
             while await request_head(stream):
                 await release.wait()
@@ -149,8 +151,8 @@ async def test_no_more_connections_than_allowed() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(get, store)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            assert open_now == 3
+            await three.wait()
+            await trio.testing.wait_all_tasks_blocked(0.01)  # time for a fourth
             release.set()
         await store.aclose()
     assert most == 3
