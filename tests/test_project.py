@@ -127,7 +127,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=200,
         env=os.environ | environment,
     )
 
