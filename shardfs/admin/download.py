@@ -1,14 +1,17 @@
 """Download: a generation's files written to a local folder, each whole or absent, holes kept as holes.
 
 A file is written beside its place under a temporary name, forced to disk and renamed. A file that is there already
-with exactly the right bytes is left alone, so a second run goes on where the first was stopped; one with other bytes
-is never overwritten unless asked for.
+with exactly the right bytes is left alone; one with other bytes is never overwritten unless asked for. A file that
+was begun stays under its temporary name, and a second run takes from it every chunk that verifies.
 
 Patience is measured by what comes: a chunk is asked for again while verified bytes come from anywhere, however slowly,
 and for a while when none do, since nodes come back. There is no limit for the whole and no least speed.
 """
 
+import errno
+import fcntl
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,34 +93,61 @@ class Download:
             if not self._options.overwrite:
                 raise SourceError(f"{path}: exists with other content (--overwrite replaces it)")
         await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-        part = path.with_name(path.name[: 255 - len(_PART_SUFFIX) - 1] + _PART_SUFFIX)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o777 if entry.executable else 0o666)
+        part = path.with_name(_part_name(path.name))
+        fd = _open_part(part, executable=entry.executable)
         try:
             try:
                 await self._bytes(entry, fd)
                 await trio.to_thread.run_sync(os.fsync, fd)
-            finally:
-                os.close(fd)
-            os.rename(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+                os.rename(part, path)
+            except OSError:
+                part.unlink(missing_ok=True)  # or a disk that is full would stay full
+                raise
+            except BaseException:
+                if not os.fstat(fd).st_blocks:
+                    part.unlink(missing_ok=True)
+                raise
+        finally:
+            os.close(fd)
         await trio.to_thread.run_sync(_sync_folder, path.parent)
 
     async def _bytes(self, entry: FileEntry, fd: int) -> None:
         manifest = self._manifest
         content = Content(manifest, entry, engine=self._engine, disk=None, readahead=self._options.readahead)
         buffer = bytearray(min(manifest.chunk_size, entry.size))
+        begun = os.fstat(fd).st_size > 0
         os.truncate(fd, entry.size)
         for chunk in range(chunk_count(entry.size, manifest.chunk_size)):
             length = chunk_length(entry.size, manifest.chunk_size, chunk)
+            offset = chunk * manifest.chunk_size
+            there = begun and await trio.to_thread.run_sync(self._there, entry, chunk, fd)
             if manifest.digest(entry, chunk) is None:
                 self._tally.zero += length
                 continue
-            offset = chunk * manifest.chunk_size
+            if there:
+                self._tally.present += length
+                continue
             await self._fetch(content, entry, offset, memoryview(buffer)[:length])
             await trio.to_thread.run_sync(_write_all, fd, memoryview(buffer)[:length], offset)
             self._tally.sent += length
+
+    def _there(self, entry: FileEntry, chunk: int, fd: int) -> bool:
+        """Whether an earlier run has written this chunk; what lies where a hole belongs is cleared. In a thread."""
+        manifest = self._manifest
+        offset = chunk * manifest.chunk_size
+        length = chunk_length(entry.size, manifest.chunk_size, chunk)
+        try:
+            written = os.lseek(fd, offset, os.SEEK_DATA) < offset + length
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which means: nothing from here on
+                raise
+            written = False
+        wanted = manifest.digest(entry, chunk)
+        if not written or wanted is None:
+            if written:
+                _write_all(fd, memoryview(bytes(length)), offset)
+            return False
+        return make_header(os.pread(fd, length, offset), manifest.block_size)[0] == wanted
 
     async def _fetch(self, content: Content, entry: FileEntry, offset: int, into: memoryview) -> None:
         """Fill `into` from `offset` on, in as many tries as it takes. NoCopy, DeadlineExceeded."""
@@ -133,7 +163,7 @@ class Download:
             why = f" ({reasons[-1]})" if reasons else ""
             raise DeadlineExceeded(
                 f"{entry.path or self._dest.name}: nothing has come for {self._options.stall_seconds:g} s{why}; "
-                "whole files stay, and the same command goes on from there"
+                "what has come stays, and the same command goes on from there"
             )
         if reasons:
             raise reasons[-1]
@@ -181,6 +211,29 @@ class Download:
                 elif not plain or make_header(plain, manifest.block_size)[0] != wanted:
                     return False
         return True
+
+
+def _part_name(name: str) -> str:
+    """At most 255 bytes long, as every name."""
+    return os.fsdecode(os.fsencode(name)[: 255 - len(_PART_SUFFIX)]) + _PART_SUFFIX
+
+
+def _open_part(part: Path, *, executable: bool) -> int:
+    """A descriptor of the file to write, for one download only. SourceError when another one has it."""
+    with suppress(FileNotFoundError):
+        if bool(part.lstat().st_mode & 0o100) != executable:  # of another generation
+            part.unlink()
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o777 if executable else 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), part.lstat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError):
+        os.close(fd)
+        raise SourceError(f"{part}: another download is writing it") from None
+    except OSError:
+        pass  # a filesystem without locks
+    return fd
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

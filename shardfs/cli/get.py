@@ -28,8 +28,8 @@ def command(
 ) -> None:
     """Download the model NAME to DEST: a folder, or a file for a single-file model.
 
-    Every file is whole or absent. Files that are there already with the right bytes are kept, so a second run goes on
-    where the first was stopped.
+    Every file is whole or absent. What is there already with the right bytes is kept, so a second run goes on where the
+    first was stopped; until then the file that was begun has the ending .shardfs-part.
     """
     from shardfs.core.units import format_size
 

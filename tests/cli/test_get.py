@@ -93,7 +93,7 @@ def test_when_all_nodes_hang_it_ends_and_a_second_run_goes_on(cluster, model, tm
     assert said.startswith("shardfs: second: nothing has come for 1 s")
     assert "goes on from there" in said
     assert not any("Traceback" in line for line in before)
-    assert [path.name for path in dest.iterdir()] == ["first"]
+    assert [path.name for path in dest.iterdir()] == ["first"]  # and nothing of the second, of which nothing came
     again = cluster.report("get", "m", dest)
     assert (again["bytes_present"], again["bytes_fetched"]) == (5 * MiB, 6 * MiB)
     assert (dest / "second").read_bytes() == (model / "second").read_bytes()
