@@ -54,12 +54,13 @@ def open_cluster(cluster_file: str | None) -> Cluster:
 
 
 def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
-    """Run an async function to its end."""
+    """Run an async function to its end. Ctrl-C ends it where it waits, and never in the middle of a destructor or a
+    callback, where Python would only print it and go on."""
     from functools import partial
 
     import trio
 
-    return trio.run(partial(step, *args, **options))
+    return trio.run(partial(step, *args, **options), restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def run_daemon(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
