@@ -16,13 +16,14 @@ from shardfs.fetch.writeback import WRITERS
 from tests.e2e.conftest import BIG_BYTES
 from tests.e2e.rig import Reader, flip, read
 from tests.mount.kit import MiB, forget_pages, runs, scratch, until
+from tests.mount.opener import cached
 
 pytestmark = pytest.mark.fuse
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="left out: takes root")
 
 
 def wait_until_cached(path, size: int) -> None:
-    until(lambda: int(os.getxattr(path, "user.shardfs.cached")) == size, 20, f"{path.name} in the cache")
+    until(lambda: cached(path) == size, what=f"{path.name} in the cache")
 
 
 def from_disk(log: str) -> float:
@@ -76,7 +77,7 @@ def test_the_daemon_is_killed_in_the_middle_of_a_read(cluster, big, place, way):
         reader.paused_at()
         reader.go_on()
         reader.paused_at()
-        until(lambda: any(place.cache.rglob("*.map")), what="something in the cache")
+        until(lambda: cached(place.path / "big.bin") > 0, what="something in the cache")
         os.kill(pid, signal.SIGKILL)
         until(lambda: not runs(pid), what="its end")
         result = reader.result()
@@ -98,17 +99,22 @@ def test_the_disk_of_the_cache_is_full(cluster, big, place):
         place.mount("--cache-size", "1GiB")
         assert place.cache.stat().st_dev != place.folder.stat().st_dev
         assert read(place.path / "big.bin").sha256 == big
+        until(lambda: "the disk is full" in place.log.read_text(), what="a full disk")  # written behind the reader
+        # It was full, and what fits is used. Each of the two writers may just have been refused: then what it had
+        # written is free again, and as much that it evicted for the next one, 4 MiB each.
+        until(lambda: free_bytes(place.cache) <= 2 * WRITERS * GRANULE_BYTES, what="a cache that is used")
+        assert place.umount().returncode == 0
         log = place.log.read_text()
         assert log.count("the disk is full") == 1
         assert "Traceback" not in log
-        # It was full, and what fits is used. Each of the two writers may just have been refused: then what it had
-        # written is free again, and as much that it evicted for the next one, 4 MiB each.
-        space = os.statvfs(place.cache)
-        assert space.f_bavail * space.f_frsize <= 2 * WRITERS * GRANULE_BYTES
-        assert place.umount().returncode == 0
     finally:
         place.clean()
         subprocess.run(["umount", "-l", place.cache], check=True)
+
+
+def free_bytes(folder) -> int:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
 
 
 def flip_everywhere(files) -> None:

@@ -12,7 +12,7 @@ from shardfs.api.local import LocalCluster
 # Set before any of the libraries is imported: nothing here may reach for the network or draw progress bars.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error")
 
-VISIBLE_SECONDS_MAX = 30.0
+VISIBLE_SECONDS_MAX = 60.0
 
 
 @pytest.fixture(scope="session")

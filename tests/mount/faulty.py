@@ -97,7 +97,7 @@ async def main(cluster_file: str, mountpoint: str) -> None:
         await serve(
             filesystem,
             Path(mountpoint),
-            MountOptions(read_timeout_seconds=1.0),
+            MountOptions(read_timeout_seconds=3.0),
             space=filesystem.space,
             ready=lambda what: print(what.mountpoint, flush=True),
         )

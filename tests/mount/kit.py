@@ -19,10 +19,12 @@ from shardfs.mount.mountpoint import filesystem_at
 MiB = 1024 * 1024
 NOBODY = 65534
 CONNECTIONS = Path("/sys/fs/fuse/connections")
+PATIENCE_SECONDS = 60.0
+"""For what must come and has no time of its own: longer than the slowest machine takes."""
 
 
 def shardfs(
-    *arguments: str | Path, env: Mapping[str, str] | None = None, before: tuple[str, ...] = (), seconds: float = 60
+    *arguments: str | Path, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; `before` are words in front of it (setpriv, unshare...)."""
     return subprocess.run(
@@ -31,7 +33,7 @@ def shardfs(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -47,7 +49,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], status: int, *words: 
         assert word in lines[0], (word, lines[0])
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "the condition") -> Any:
+def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "the condition") -> Any:
     """The first true value of `condition`, which must come within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -57,11 +59,30 @@ def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "the 
 
 
 def runs(pid: int) -> bool:
-    """Whether the process lives; a zombie does not."""
+    """Whether any thread of the process lives; a zombie does not.
+
+    The first thread may be one while others are still about to let go of the files and locks that they share.
+    """
+    return any(state not in "ZX" for state in thread_states(pid))
+
+
+def thread_states(pid: int) -> list[str]:
+    """The letter of each thread of the process, as `ps` shows it; none of those that end meanwhile."""
+    states = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return states
+
+
+def output_of(process: "subprocess.Popen[str]", seconds: float = PATIENCE_SECONDS) -> str:
+    """What a process prints until it ends by itself. Killed when that takes too long, and not waited for then."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        return process.communicate(timeout=seconds)[0]
+    except BaseException:
+        process.kill()
+        raise
 
 
 def sha256(path: Path) -> str:
@@ -120,9 +141,9 @@ class Place:
     def mounted(self) -> bool:
         return filesystem_at(self.path) is not None
 
-    def gone(self, pid: int, seconds: float = 10.0) -> None:
+    def gone(self, pid: int) -> None:
         """The daemon ends and leaves no mount behind."""
-        until(lambda: not runs(pid), seconds, f"the end of the daemon {pid}")
+        until(lambda: not runs(pid), what=f"the end of the daemon {pid}")
         assert not self.mounted()
         assert list(self.path.iterdir()) == []
 
@@ -131,8 +152,13 @@ class Place:
             with suppress(OSError):
                 if b"shardfs" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-        while self.mounted():
-            subprocess.run(["umount", "-l", str(self.path)], check=True)
+        until(self._unmounted, what=f"the end of the mount at {self.path}")
+
+    def _unmounted(self) -> bool:
+        """Try. A daemon that has just been killed may be quicker, then `umount` has nothing to do and says so."""
+        if self.mounted():
+            subprocess.run(["umount", "-l", str(self.path)], capture_output=True, check=False)
+        return not self.mounted()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.mount.kit import Place, connection_of, forget_pages, until
+from tests.mount.kit import Place, connection_of, forget_pages, thread_states, until
 
 ANSWER_SECONDS = 60.0
 
@@ -24,7 +24,11 @@ class Opener:
         self._process = subprocess.Popen(
             [sys.executable, program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        self.size = self.receive()
+        try:
+            self.size = self.receive()
+        except BaseException:
+            self._process.kill()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -68,14 +72,10 @@ def stopped(pid: int) -> Iterator[None]:
     """The process and all its threads stand still."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), what="its standstill")
+        until(lambda: set(thread_states(pid)) == {"T"}, what="its standstill")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def _state(task: Path) -> str:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def waiting(place: Place) -> int:
@@ -112,7 +112,7 @@ def fill(path: Path) -> bytes:
         path.read_bytes()
         return cached(path) == size
 
-    until(whole, 30, f"all of {path.name} in the cache")
+    until(whole, what=f"all of {path.name} in the cache")
     return path.read_bytes()
 
 
@@ -133,7 +133,7 @@ def handed_over(place: Place, pid: int, path: Path, between: Callable[[], object
         between()
         return False
 
-    until(attempt, 30, f"{path.name} handed over")
+    until(attempt, what=f"{path.name} handed over")
     return found[0]
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from tests.mount.kit import Place, connection_of, runs, until
+from tests.mount.kit import Place, connection_of, output_of, runs, until
 from tests.mount.opener import waiting
 
 pytestmark = [pytest.mark.fuse, pytest.mark.skipif(os.geteuid() != 0, reason="left out: takes root")]
@@ -67,8 +67,8 @@ def test_a_reader_that_is_told_to_end_in_the_middle_of_a_read(place, cluster, mo
             process.send_signal(number)
         assert os.stat(place.path / "m" / "one").st_size == 1
     for process in readers:
-        with process:
-            assert process.wait(60) != 0
+        output_of(process)
+        assert process.returncode != 0
     assert path.read_bytes() == (model / "weights").read_bytes()
     until(lambda: waiting(place) == 0, what="the end of all questions")
     until(lambda: descriptors(place) == before, what="as many descriptors as before")
@@ -165,7 +165,7 @@ def test_all_of_them_fail_when_no_node_comes_back(place, cluster, model):
     with Readers(path, MANY) as readers, hung(cluster):
         readers.go()
         assert readers.found() == [-errno.EFAULT] * MANY
-    until(lambda: reads(path) == (model / "weights").read_bytes(), 20, "the nodes")
+    until(lambda: reads(path) == (model / "weights").read_bytes(), what="the nodes")
 
 
 def reads(path: Path) -> bytes | None:
@@ -218,8 +218,7 @@ def test_ended_from_outside_with_readers_under_way(place, cluster, end, waits):
             until(lambda: waiting(place) > 0, what="the read")
         end(place)
         if process is not None:
-            with process:
-                process.wait(60)
+            output_of(process)
         _, errors = daemon.communicate(timeout=60)
     assert daemon.returncode == 0, errors
     assert "Traceback" not in errors
@@ -227,7 +226,7 @@ def test_ended_from_outside_with_readers_under_way(place, cluster, end, waits):
     assert not runs(daemon.pid)
     assert not place.mounted()
     assert list(place.path.iterdir()) == []
-    assert not connection.exists()
+    until(lambda: not connection.exists(), what="the end of the connection")
 
 
 def test_busy_for_fusermount(place, cluster, model):
@@ -239,6 +238,6 @@ def test_busy_for_fusermount(place, cluster, model):
         until(lambda: waiting(place) > 0, what="the read")
         done = subprocess.run(["fusermount3", "-u", place.path], capture_output=True, text=True, check=False)
         assert (done.returncode, "busy" in done.stderr) == (1, True)
-    assert process.communicate(timeout=60)[0] == "4096\n"
+    assert output_of(process) == "4096\n"
     until(lambda: subprocess.run(["fusermount3", "-u", place.path], check=False).returncode == 0, what="not busy")
     place.gone(pid)

@@ -70,7 +70,7 @@ def test_read_map_and_lose_holders(imported: Imported, place: Place) -> None:
 
 @pytest.mark.parametrize("change", ["other bytes", "shorter", "deleted"])
 def test_a_changed_file_is_an_error_and_never_a_wrong_byte(imported: Imported, place: Place, change: str) -> None:
-    place.mount("--no-cache", "--memory", "64MiB", "--read-timeout", "5")
+    place.mount("--no-cache", "--memory", "64MiB", "--read-timeout", "30")
     file = place.path / "llama" / "model.safetensors"
     match change:
         case "other bytes":

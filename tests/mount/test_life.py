@@ -20,6 +20,7 @@ from tests.mount.kit import (
     as_nobody,
     assert_refused,
     connection_of,
+    output_of,
     private_dev,
     runs,
     sha256,
@@ -125,7 +126,7 @@ def test_in_the_foreground(place):
     assert process.stdout.readline().startswith(f"mounted at {place.path} (process {process.pid}, no disk cache)")
     assert sorted(os.listdir(place.path)) == ["m", "team"]
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert not place.mounted()
@@ -176,25 +177,21 @@ def test_a_signal_lets_a_read_finish(place, cluster):
         until(lambda: "finishing what is under way" in place.log.read_text(), what="the drain")
         assert process.poll() is None
         assert runs(pid)
-    output, _ = process.communicate(timeout=10)
-    assert output == "4096\n"
+    assert output_of(process) == "4096\n"
     place.gone(pid)
 
 
 @ROOT_ONLY
 def test_a_signal_does_not_wait_for_ever(place, cluster):
-    """The nodes stay away: after five seconds of draining the read ends with an error, and nothing is left."""
-    pid = place.mount("--no-cache", "--read-timeout", "30")["pid"]
+    """The nodes stay away: after five seconds of draining the read ends with an error, long before its own time."""
+    pid = place.mount("--no-cache", "--read-timeout", "3600")["pid"]
     os.listdir(place.path / "m")
     with hung(cluster):
         process = reader(place.path / "m" / "weights")
         until(lambda: waiting(place), what="the waiting read")
-        began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        output, _ = process.communicate(timeout=15)
-        assert output.strip() in {os.strerror(n) for n in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN)}
+        assert output_of(process).strip() in {os.strerror(n) for n in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN)}
         place.gone(pid)
-        assert time.monotonic() - began < 10
 
 
 def test_umount_waits_for_open_files_or_says_busy(place, model):

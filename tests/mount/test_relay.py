@@ -44,7 +44,7 @@ def test_many_threads_ask_all_kinds_of_things_at_once(place, crowd):
     place.mount("--cache-size", "256MiB")
     folder = place.path / "crowd"
     names = sorted(crowd)
-    start = threading.Barrier(THREADS)
+    start = threading.Barrier(THREADS, timeout=60)
 
     def ask(number: int) -> None:
         chance = random.Random(number)
