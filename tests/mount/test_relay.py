@@ -120,7 +120,7 @@ def test_hundreds_of_listings_at_once(place, crowd):
                 answers = [pool.submit(entries, fd) for fd in folders]
                 until(lambda: waiting(place) > 0, what="a question")  # how many is for the kernel to say
             for answer in answers:
-                assert answer.result(timeout=100) == len(crowd)
+                assert answer.result(timeout=200) == len(crowd)
     finally:
         for fd in folders:
             os.close(fd)
