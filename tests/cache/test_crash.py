@@ -41,11 +41,13 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         with subprocess.Popen(
             [sys.executable, "-m", "tests.cache.fill", tmp_path, str(seed)], stdout=subprocess.PIPE, text=True
         ) as filler:
-            assert filler.stdout is not None
-            assert filler.stdout.readline() == "open\n"
-            time.sleep(chance.uniform(0, 0.3))  # the moment is what is being drawn, nobody waits for anything
-            assert filler.poll() is None
-            filler.send_signal(signal.SIGKILL)
+            try:
+                assert filler.stdout is not None
+                assert filler.stdout.readline() == "open\n"
+                time.sleep(chance.uniform(0, 0.3))  # the moment is what is being drawn, nobody waits for anything
+                assert filler.poll() is None
+            finally:
+                filler.kill()  # it would go on for ever
         held += check_after_crash(tmp_path)[0]
     assert held, "nothing was at risk"
 

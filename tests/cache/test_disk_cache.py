@@ -1,6 +1,5 @@
 """The disk cache in one thread: what is stored comes back, within the limit, and across restarts."""
 
-import os
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.cache.samples import (
     Clock,
     aligned,
     data_path,
+    descriptors,
     disk_bytes,
     map_path,
     open_cache,
@@ -187,7 +187,7 @@ def test_after_close_everything_is_a_miss(tmp_path: Path) -> None:
 
 def test_a_file_closed_after_the_cache_leaves_the_next_owner_alone(tmp_path: Path) -> None:
     one = sample(1, BLOCK)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     cache = open_cache(tmp_path)
     late = cache.file(one.content)
     cache.close()
@@ -198,7 +198,7 @@ def test_a_file_closed_after_the_cache_leaves_the_next_owner_alone(tmp_path: Pat
     cache._pool.close()
     assert one.holds(file)
     cache.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -322,16 +322,16 @@ def test_more_than_the_limit_is_not_stored(tmp_path: Path) -> None:
 
 def test_descriptors_are_bounded(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, 256 * MIB)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     samples = [sample(n, BLOCK + 1) for n in range(150)]
     files = [cache.file(s.content) for s in samples]
     for one, file in zip(samples, files, strict=True):
         assert one.store(file)
     for one, file in zip(samples, files, strict=True):
         assert one.holds(file)
-    assert 30 < len(os.listdir("/proc/self/fd")) - before <= 64
+    assert 30 < descriptors() - before <= 64
     cache.close()
-    assert len(os.listdir("/proc/self/fd")) < before  # the lock too
+    assert descriptors() < before  # the lock too
 
 
 def test_files_that_somebody_deleted_are_made_anew(tmp_path: Path) -> None:

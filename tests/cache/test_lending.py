@@ -14,7 +14,18 @@ import pytest
 from shardfs.cache import CacheFile, Content, DiskCache, Lent
 from shardfs.cache.folder import CacheFolder
 from shardfs.cache.loans import ASK_SECONDS
-from tests.cache.samples import BLOCK, MIB, Clock, Sample, data_path, disk_bytes, map_path, open_cache, sample
+from tests.cache.samples import (
+    BLOCK,
+    MIB,
+    Clock,
+    Sample,
+    data_path,
+    descriptors,
+    disk_bytes,
+    map_path,
+    open_cache,
+    sample,
+)
 
 ONE, TWO, THREE = sample(1, 9 * MIB + 777), sample(2, 9 * MIB), sample(3, 4 * MIB)
 BLOCKS = ONE.content.blocks
@@ -41,10 +52,6 @@ def right(lent: Lent, one: Sample = ONE) -> bool:
 
 def mapped(lent: Lent) -> mmap.mmap:
     return mmap.mmap(lent.fd, ONE.content.size, prot=mmap.PROT_READ)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 # ---------------------------------------------------------------------------------------------------- what is lent
@@ -524,7 +531,7 @@ def test_a_file_that_is_being_evicted_is_not_lent(tmp_path: Path, monkeypatch: p
     cache = open_cache(tmp_path)
     file = stored(cache, ONE)
     begun, go_on = held_up(monkeypatch, file.stored, "evict")
-    evictor = threading.Thread(target=cache._room.evict_oldest)
+    evictor = threading.Thread(target=cache._room.evict_oldest, daemon=True)
     evictor.start()
     begun.wait()
     assert file.whole  # nothing is gone yet
@@ -540,7 +547,7 @@ def test_a_file_that_is_being_written_is_not_lent(tmp_path: Path, monkeypatch: p
     cache = open_cache(tmp_path)
     file = stored(cache, ONE)
     begun, go_on = held_up(monkeypatch, file.stored, "absent_runs")
-    writer = threading.Thread(target=lambda: ONE.store(file))
+    writer = threading.Thread(target=lambda: ONE.store(file), daemon=True)
     writer.start()
     begun.wait()
     assert file.lend() is None
@@ -557,11 +564,11 @@ def test_whoever_needs_the_room_of_a_file_waits_while_the_kernel_is_asked_about_
     file = stored(cache, ONE)
     lent = lend(file)
     begun, go_on = held_up(monkeypatch, file.stored, "in_use")
-    closer = threading.Thread(target=lent.close)
+    closer = threading.Thread(target=lent.close, daemon=True)
     closer.start()
     begun.wait()
     answers: list[bool] = []
-    writer = threading.Thread(target=lambda: answers.append(TWO.store(cache.file(TWO.content))))
+    writer = threading.Thread(target=lambda: answers.append(TWO.store(cache.file(TWO.content))), daemon=True)
     writer.start()
     go_on.set()
     closer.join()
@@ -579,11 +586,11 @@ def test_a_file_is_lent_again_as_soon_as_the_kernel_has_answered(
     file = stored(cache, ONE)
     lent = lend(file)
     begun, go_on = held_up(monkeypatch, file.stored, "in_use")
-    closer = threading.Thread(target=lent.close)
+    closer = threading.Thread(target=lent.close, daemon=True)
     closer.start()
     begun.wait()
     answers: list[Lent | None] = []
-    borrower = threading.Thread(target=lambda: answers.append(file.lend()))
+    borrower = threading.Thread(target=lambda: answers.append(file.lend()), daemon=True)
     borrower.start()
     go_on.set()
     closer.join()
@@ -637,7 +644,7 @@ def test_a_write_that_began_before_the_file_vanished_proves_nothing(
             real(offset, data)
 
     monkeypatch.setattr(file.stored._data, "write", write)
-    writer = threading.Thread(target=lambda: ONE.store(file, 1, 64))
+    writer = threading.Thread(target=lambda: ONE.store(file, 1, 64), daemon=True)
     writer.start()
     begun.wait()
     file.stored._vanished()
