@@ -10,6 +10,14 @@ import pytest
 from tests.engines.kit import Engine, OverHttp
 
 _COUNT = itertools.count()
+START_SECONDS_MAX = 600
+"""The first test of an engine waits for its download, its installation and its start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("engines") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(START_SECONDS_MAX))
 
 
 def _engine(name: str, folder: Path) -> Iterator[Engine]:

@@ -64,12 +64,27 @@ class Engine:
         return set(self.about["processes"])
 
     def send(self, process: str, number: signal.Signals) -> None:
-        """A signal to the process and its workers, which are a process group of their own."""
-        os.killpg(self.about["processes"][process], number)
+        """A signal to the process and its workers, which are a process group of their own. SIGSTOP: all stand still."""
+        pid = self.about["processes"][process]
+        os.killpg(pid, number)
+        while number == signal.SIGSTOP and set(map(_state, Path(f"/proc/{pid}/task").iterdir())) - set("TZX"):
+            pass
 
     def kill(self, process: str) -> None:
         """At once. `start` brings it back."""
         self.send(process, signal.SIGKILL)
+
+    def gone(self, process: str) -> bool:
+        """Whether a process that was killed has ended; a signal takes its time."""
+        return _state(Path(f"/proc/{self.about['processes'][process]}")) in "ZX"
+
+
+def _state(process: Path) -> str:
+    """The letter that the kernel has for what a process or thread does: T stands still, Z and X have ended."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 class OverHttp(Engine):
@@ -106,13 +121,19 @@ class Mixed:
 
     def __enter__(self) -> Self:
         self.root.mkdir(parents=True, exist_ok=True)
-        self.start_node()
+        try:
+            self.start_node()
+        except BaseException:
+            self.kill_node()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for mountpoint in list(self._mounts):
-            self.umount(mountpoint)
-        self.kill_node()
+        try:
+            for mountpoint in list(self._mounts):
+                self.umount(mountpoint)
+        finally:
+            self.kill_node()  # or it would hold the output of the tests open, and whoever reads that would wait
 
     def start_node(self) -> None:
         """The shardfs node `near`, in a process of its own; at the port that it had, where mounts look for it."""

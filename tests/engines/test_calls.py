@@ -188,7 +188,8 @@ from shardfs.store.calls import Calls
 
 def work(call):
     started.set()
-    time.sleep(0.5)
+    left.wait()
+    time.sleep(0.5)  # and comes back while Python is taken down
     print("ended", flush=True)
 
 async def main():
@@ -198,9 +199,10 @@ async def main():
             await trio.to_thread.run_sync(started.wait)
             nursery.cancel_scope.cancel()
 
-started = threading.Event()
+started, left = threading.Event(), threading.Event()
 trio.run(main)
 print("left", flush=True)
+left.set()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["left", "ended"]

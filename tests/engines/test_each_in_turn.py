@@ -37,7 +37,7 @@ pytestmark = [
     pytest.mark.engines,
     pytest.mark.fuse,
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="left out: /dev/fuse cannot be opened"),
-    pytest.mark.timeout(300),  # everything of an HDFS dies and is started again
+    pytest.mark.timeout(900),  # everything of an HDFS dies and is started again
 ]
 
 MIB = 1024 * 1024

@@ -3,12 +3,13 @@
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +75,12 @@ def unpack_debian(packages: Sequence[str], root: Path, *, work: Path) -> None:
         run(["dpkg", "-x", str(package), str(root)])
 
 
-def free_port(wanted: int | None = None) -> int:
-    """A free loopback port: `wanted` when it is free."""
-    for port in (wanted, 0) if wanted else (0,):
+def free_port(besides: Collection[int] = ()) -> int:
+    """A free loopback port, from below those that the kernel gives to connections.
+
+    A connection may take the port of a server that is not up at the moment, or reach itself while it looks for one.
+    """
+    for port in (*(set(random.sample(range(10_000, 32_000), 20)) - set(besides)), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -124,7 +128,7 @@ class State:
     def port(self, name: str) -> int:
         """The port of that name: the one it had before, when it is free or in use by the engine itself."""
         if name not in self.ports:
-            self.ports[name] = free_port()
+            self.ports[name] = free_port(self.ports.values())
         return self.ports[name]
 
     def alive(self, name: str) -> int | None:

@@ -63,6 +63,7 @@ def start(folder: Path) -> State:
         flags = [f"-D{key}={value}" for key, value in options.items()]
         state.spawn(name, [*command, f"{_SERVER}.datanode.DataNode", *flags])
     until(lambda: _live(state) == DATANODES and _serving(state) == DATANODES, "hdfs", state.dead)
+    until(lambda: _lists(state), "hdfs", state.dead)
     return state
 
 
@@ -159,6 +160,16 @@ def _serving(state: State) -> int:
     numbers = range(1, DATANODES + 1)
     beans = (_bean(state.port(f"datanode{number}-http"), "DataNode", "DataNodeInfo") for number in numbers)
     return sum('"BP-' in str(bean.get("NamenodeAddresses")) for bean in beans)
+
+
+def _lists(state: State) -> bool:
+    """Whether WebHDFS answers. The first question takes seconds, which is longer than a client waits for a listing."""
+    url = f"http://127.0.0.1:{state.port('http')}/webhdfs/v1/?op=LISTSTATUS"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _bean(port: int, service: str, name: str) -> dict[str, Any]:
