@@ -84,12 +84,13 @@ class DataFile:
 
     def open_apart(self) -> int | None:
         """A descriptor for reading that nobody shares; None when another file, or one of another size, lies there."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            state = os.fstat(fd)
-        except OSError:
-            os.close(fd)
-            raise
+        with self._pool.noted():
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                state = os.fstat(fd)
+            except OSError:
+                os.close(fd)
+                raise
         if (state.st_ino, state.st_size) == (self.inode, self.size):
             return fd
         os.close(fd)
@@ -97,8 +98,9 @@ class DataFile:
 
     def in_use(self) -> bool:
         """Whether anybody has the file open or mapped. A read of ours that runs counts, idle descriptors do not."""
-        self._pool.forget(self.path)
-        return is_open(self.path)
+        with self._pool.noted():
+            self._pool.forget(self.path)
+            return is_open(self.path)
 
     def _direct_part(self, data: memoryview) -> int:
         """How many bytes at the start of `data` may go around the page cache: whole pages of an aligned buffer."""

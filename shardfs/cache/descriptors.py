@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardfs.cache.under_way import UnderWay
+
 DESCRIPTORS_MAX = 64
 
 
@@ -22,10 +24,14 @@ class _Open:
 
 
 class DescriptorPool:
-    """Thread-safe. Opens existing files only, never through a symbolic link."""
+    """Thread-safe. Opens existing files only, never through a symbolic link.
 
-    def __init__(self, limit: int = DESCRIPTORS_MAX) -> None:
+    All that is done at the disk is noted in `under_way`: most of it happens within `use`, the rest within `noted`.
+    """
+
+    def __init__(self, under_way: UnderWay, limit: int = DESCRIPTORS_MAX) -> None:
         self.limit = limit
+        self._under_way = under_way
         self._lock = threading.Lock()  # guards the table and every _Open in it; held for close(), not for open()
         self._open: OrderedDict[tuple[Path, int], _Open] = OrderedDict()
 
@@ -35,14 +41,24 @@ class DescriptorPool:
     @contextmanager
     def use(self, path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
         """A descriptor of `path` that stays open within the block. OSError."""
-        item = self._take((path, flags))
+        with self.noted():
+            item = self._take((path, flags))
+            try:
+                yield item.fd
+            finally:
+                with self._lock:
+                    item.users -= 1
+                    if item.doomed and item.users == 0:
+                        os.close(item.fd)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Something is done at the disk within the block, without a descriptor from here."""
+        number = self._under_way.begin()
         try:
-            yield item.fd
+            yield
         finally:
-            with self._lock:
-                item.users -= 1
-                if item.doomed and item.users == 0:
-                    os.close(item.fd)
+            self._under_way.end(number)
 
     def forget(self, path: Path) -> None:
         """Close what is open of `path`: it is being removed."""

@@ -33,7 +33,7 @@ from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.errands import THREADS, Errands
 from shardfs.cache.file import CacheFile
 from shardfs.cache.folder import CacheFolder, Medium
-from shardfs.cache.health import PROBE_SECONDS, DiskHealth
+from shardfs.cache.health import DiskHealth, DiskHealthOptions
 from shardfs.cache.ledger import Ledger
 from shardfs.cache.lending import Lending
 from shardfs.cache.room import Room
@@ -41,6 +41,7 @@ from shardfs.cache.scan import scan
 from shardfs.cache.shared import Counters, Shared, is_full, is_own_trouble
 from shardfs.cache.stored import StoredFile
 from shardfs.cache.table import Table
+from shardfs.cache.under_way import UnderWay
 from shardfs.core.eviction import EvictionOrder, Granule
 from shardfs.errors import CacheError
 
@@ -78,14 +79,22 @@ class DiskCache:
     """The one owner of a cache folder. Thread-safe."""
 
     def __init__(
-        self, folder: CacheFolder, medium: Medium, *, limit_bytes: int, clock: Callable[[], float], threads: int
+        self,
+        folder: CacheFolder,
+        medium: Medium,
+        *,
+        limit_bytes: int,
+        clock: Callable[[], float],
+        threads: int,
+        health: DiskHealthOptions = DiskHealthOptions(),
     ) -> None:
         self.manifests = folder.manifests
         self._folder = folder
         self._medium = medium
-        self._pool = DescriptorPool()
+        under_way = UnderWay(clock)
+        self._pool = DescriptorPool(under_way)
         self._counters = Counters()
-        self._health = DiskHealth()
+        self._health = DiskHealth(under_way, hung=self._hung, options=health)
         self._warned_full = False
         order = EvictionOrder(proven_bytes_max=int(limit_bytes * _PROVEN_SHARE))
         self._books = Books(limit_bytes, order, clock=clock)
@@ -114,6 +123,7 @@ class DiskCache:
         limit_bytes: int,
         clock: Callable[[], float] = time.monotonic,
         threads: int = THREADS,
+        health: DiskHealthOptions = DiskHealthOptions(),
     ) -> "DiskCache":
         """Lock the folder (made if need be), bring what lies there in order, and fit it into the limit.
 
@@ -122,7 +132,7 @@ class DiskCache:
         """
         claimed = CacheFolder.claim(folder)
         try:
-            cache = cls(claimed, claimed.medium(), limit_bytes=limit_bytes, clock=clock, threads=threads)
+            cache = cls(claimed, claimed.medium(), limit_bytes=limit_bytes, clock=clock, threads=threads, health=health)
             cache._restore()
         except OSError as error:
             claimed.release()
@@ -258,8 +268,14 @@ class DiskCache:
                 "cache folder %s: %s; going on without it, next try in %d s",
                 self._folder.path,
                 error.strerror or error,
-                PROBE_SECONDS,
+                self._health.options.probe_seconds,
             )
+
+    def _hung(self, hangs: bool) -> None:
+        if hangs:
+            _log.warning("cache folder %s: the disk does not answer; going on without it", self._folder.path)
+        else:
+            _log.info("cache folder %s: in use again", self._folder.path)
 
     def _restore(self) -> None:
         """Take over what lies in the folder, oldest first, and evict what does not fit."""

@@ -48,6 +48,11 @@ class CacheFile:
         """An errand: only one may run for a file."""
         self._settle(self)
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the disk does not answer. Until it does, every block is a miss and nothing is stored."""
+        return self._shared.health.hangs
+
     def missing(self, first: int, end: int) -> int:
         """The first absent block of [first, end), or `end`."""
         return first if self._shared.health.bypassed else self.stored.missing(first, end)

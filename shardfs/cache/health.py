@@ -1,35 +1,70 @@
-"""Whether the cache disk deserves to be asked: a breaker with one question a minute.
+"""Whether the cache disk deserves to be asked: a breaker with one question a minute, and open while the disk hangs.
 
-Three errors in a row and the disk is left alone; each `PROBE_SECONDS` one caller may try it, and one success
+Three errors in a row and the disk is left alone; each `probe_seconds` one caller may try it, and one success
 brings it back. A full disk is no error here: it answers well, it only has no room.
+
+A disk that hangs gives no error. It is left alone while an operation takes longer than `hang_seconds`, and is back as
+soon as that one has returned; nothing else is a question to such a disk that would not take one more thread.
 """
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
-ERRORS_MAX = 3
-PROBE_SECONDS = 60.0
+from shardfs.cache.under_way import UnderWay
+
+
+@dataclass(frozen=True, slots=True)
+class DiskHealthOptions:
+    """`hang_seconds`: what takes longer hangs. It is more than a busy disk needs for a few MiB."""
+
+    errors_max: int = 3
+    probe_seconds: float = 60.0
+    hang_seconds: float = 1.0
 
 
 class DiskHealth:
-    """Thread-safe. `now` is any monotonic clock in seconds."""
+    """Thread-safe. `now` is any monotonic clock in seconds.
 
-    def __init__(self) -> None:
+    `hung` is told each time that the disk began (True) or ceased to hang, when somebody asks after that.
+    """
+
+    def __init__(
+        self,
+        under_way: UnderWay,
+        *,
+        hung: Callable[[bool], None] = lambda _: None,
+        options: DiskHealthOptions = DiskHealthOptions(),
+    ) -> None:
+        self.options = options
+        self._under_way = under_way
+        self._tell_hung = hung
         self._lock = threading.Lock()  # guards all below; reading one attribute alone needs no lock
         self._errors = 0
         self._probe_at: float | None = None
+        self._hung = False
 
     @property
     def bypassed(self) -> bool:
-        return self._probe_at is not None
+        """Whether to do without the disk, for errors or because it hangs."""
+        return self._probe_at is not None or self.hangs
+
+    @property
+    def hangs(self) -> bool:
+        """Whether an operation takes too long right now."""
+        hangs = self._under_way.seconds() >= self.options.hang_seconds
+        if hangs is not self._hung:
+            self._turn(hangs)
+        return hangs
 
     def failed(self, now: float) -> bool:
         """An operation ended with an error of the disk. True when this one made the cache go on without it."""
         with self._lock:
             self._errors += 1
-            if self._errors < ERRORS_MAX:
+            if self._errors < self.options.errors_max:
                 return False
             begins = self._probe_at is None
-            self._probe_at = now + PROBE_SECONDS
+            self._probe_at = now + self.options.probe_seconds
             return begins
 
     def succeeded(self) -> None:
@@ -52,5 +87,12 @@ class DiskHealth:
         with self._lock:
             if self._probe_at is None or now < self._probe_at:
                 return False
-            self._probe_at = now + PROBE_SECONDS
+            self._probe_at = now + self.options.probe_seconds
             return True
+
+    def _turn(self, hangs: bool) -> None:
+        with self._lock:
+            if hangs is self._hung:
+                return
+            self._hung = hangs
+        self._tell_hung(hangs)

@@ -21,13 +21,14 @@ HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class Slot:
-    """One chunk's worth of memory: `view` is header room plus plain bytes."""
+    """One chunk's worth of memory: `view` is header room plus plain bytes. It is free when it has no `users`."""
 
-    __slots__ = ("index", "view")
+    __slots__ = ("index", "users", "view")
 
     def __init__(self, index: int, view: memoryview) -> None:
         self.index = index
         self.view = view
+        self.users = 1  # counted from the first `acquire` on: whoever releases it goes, and then it is free
 
 
 class SlotPool:
@@ -111,9 +112,15 @@ class SlotPool:
             raise
         return turn.slot
 
+    def share(self, slot: Slot) -> None:
+        """A slot that somebody has gets one more user, who is to `release` it, too."""
+        slot.users += 1
+
     def release(self, slot: Slot) -> None:
-        """Give a slot back; nobody may hold a view of it that is still used."""
-        if self._waiting:
+        """Give a slot back; whoever does may have no view of it that is still used."""
+        if slot.users > 1:
+            slot.users -= 1
+        elif self._waiting:
             turn = self._waiting.popleft()
             turn.slot = slot
             turn.ready.set()

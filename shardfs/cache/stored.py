@@ -114,9 +114,10 @@ class StoredFile:
 
     def remove(self) -> None:
         """Delete both files."""
-        for path in (self.map_path, self.data_path):
-            self._pool.forget(path)
-            path.unlink(missing_ok=True)
+        with self._pool.noted():
+            for path in (self.map_path, self.data_path):
+                self._pool.forget(path)
+                path.unlink(missing_ok=True)
         self._on_disk = False
 
     # ------------------------------------------------------------------------------------------------- presence
@@ -270,9 +271,10 @@ class StoredFile:
         with self._lock:
             if self._on_disk:
                 return
-            self.data_path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
-            self._data.inode = _make(self.data_path, b"", self.content.size)
-            _make(self.map_path, encode_header(self.content), self.content.map_bytes)
+            with self._pool.noted():
+                self.data_path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+                self._data.inode = _make(self.data_path, b"", self.content.size)
+                _make(self.map_path, encode_header(self.content), self.content.map_bytes)
             self._on_disk = True
 
 

@@ -67,7 +67,7 @@ class Engine:
         self._options = options
         self._racer = Racer(fleet, placement, pool, metrics=metrics, chance=chance)
         self._writeback = Writeback(pool)
-        self._disk = DiskReads(threads=options.disk_threads, metrics=metrics)
+        self._disk = DiskReads(pool, threads=options.disk_threads, metrics=metrics)
         self._fills = Fills(pool, unread_share=options.unread_share)
         self._throttle = Throttle()
         self._nursery: trio.Nursery | None = None
@@ -84,6 +84,7 @@ class Engine:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._writeback.run)
+                nursery.start_soon(self._disk.watch)
                 task_status.started()
                 try:
                     await trio.sleep_forever()

@@ -64,13 +64,13 @@ class Fill:
     """The memory of one run. `ready` and `pending` are bit masks over its blocks, which count from 0 here.
 
     `header` is whichever copy's came first: they differ in their codec only. `pointers` are those of the nodes that
-    have the chunk as a span of an object that lies elsewhere. `waiting` are told of each change of `ready` and
-    `pending`; whoever is told may remove itself.
+    have the chunk as a span of an object that lies elsewhere. `left` are slots that it had before. `waiting` are told
+    of each change of `ready` and `pending`; whoever is told may remove itself.
     """
 
     __slots__ = (
-        "_base", "blocks", "failure", "header", "header_size", "pending", "pins", "place", "pointers", "read_bytes",
-        "ready", "room", "slot", "waiting",
+        "_base", "blocks", "failure", "header", "header_size", "left", "pending", "pins", "place", "pointers",
+        "read_bytes", "ready", "room", "slot", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Fill:
     ) -> None:
         self.place = place
         self.slot = slot
+        self.left: list[Slot] = []
         self.room = room
         self.header = header
         self.pointers: Pointers = {} if pointers is None else pointers
@@ -174,6 +175,19 @@ class Fill:
                 return good
             at = stop
         return end
+
+    def move(self, slot: Slot) -> None:
+        """Go on in another slot, because somebody who cannot be stopped may still write into blocks that are not ready.
+
+        The one it had stays its own as well: requests of other jobs may be landing there.
+        """
+        old, self.slot = self.slot, slot
+        self.left.append(old)
+        ready = self.ready
+        while ready:
+            first, end = first_run(ready)
+            ready &= ~self.mask(first, end)
+            self.block_view(first, end)[:] = self.stored(old.view, *self.stored_range(first, end))
 
     def accept(self, first: int, end: int, memory: memoryview) -> int:
         """Make blocks [first, end), which match, readable from a slot's `memory`; return how many bytes are new.

@@ -102,7 +102,8 @@ class Fills:
             if not fill.pins and not fill.pending:
                 del fills[key]
                 self._keep_header(fill)
-                self._pool.release(fill.slot)
+                for slot in (*fill.left, fill.slot):
+                    self._pool.release(slot)
                 return True
         return False
 

@@ -40,7 +40,13 @@ class Writeback:
         self._threads = trio.CapacityLimiter(WRITERS)
 
     def add(self, fill: Fill, file: CacheFile, base: int, blocks: tuple[int, int]) -> None:
-        """Write these blocks of the fill when the disk gets to it. `base` is the chunk's first block in the file."""
+        """Write these blocks of the fill when the disk gets to it. `base` is the chunk's first block in the file.
+
+        Not while the disk hangs: then what waits is given up, too.
+        """
+        if file.hangs:
+            self.shed()
+            return
         fill.pins += 1
         file.hold()
         self._queue.append(_Write(fill, file, base, *blocks))

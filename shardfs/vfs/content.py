@@ -63,9 +63,9 @@ class Content:
         answer = self.request(offset, size)
         return answer if isinstance(answer, memoryview) else await answer
 
-    async def settle(self) -> None:
+    async def settle(self, seconds: float) -> None:
         """See `Places.settle`."""
-        await self._file.settle()
+        await self._file.settle(seconds)
 
     def cached_bytes(self) -> int:
         """Bytes of this file in the disk cache."""

@@ -31,10 +31,12 @@ class FileSystemOptions:
     """`name_seconds`: how long the kernel may believe a model name; `handles_max` bounds open files and listings.
 
     A listing of models needs the manifest of each: it goes on while they come, at least one in `manifest_seconds`, for
-    `listing_seconds` at most.
+    `listing_seconds` at most. An open waits `map_seconds` at most for the map of its file in the disk cache; after that
+    all is a miss until it is there.
     """
 
     name_seconds: float = 1.0
+    map_seconds: float = 0.5
     handles_max: int = 65536
     manifests_at_once: int = 16
     manifest_seconds: float = 2.0
@@ -132,7 +134,7 @@ class FileSystem:
         node.handles += 1
         self._files[handle] = node
         try:
-            await node.content.settle()
+            await node.content.settle(self._options.map_seconds)
         except BaseException:
             self.release(handle)
             raise

@@ -14,9 +14,6 @@ from shardfs.core.readahead import Range, ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
 from shardfs.fetch import ChunkPlace, Engine
 
-MAP_SECONDS = 0.5
-"""How long an open waits for the map of its file in the disk cache; after that all is a miss until it is there."""
-
 _DOMAIN = b"shardfs file 1\0"
 
 
@@ -59,10 +56,10 @@ class Places:
         """Whether it is known what the disk cache has of the file."""
         return self._cache_file is None or self._cache_file.settled
 
-    async def settle(self) -> None:
-        """Wait for that, `MAP_SECONDS` at most."""
+    async def settle(self, seconds: float) -> None:
+        """Wait for that, so long at most, and not at all while the cache disk hangs."""
         file = self._cache_file
-        if file is None or file.settled:
+        if file is None or file.settled or file.hangs:
             return
         settled, token = trio.Event(), trio.lowlevel.current_trio_token()
 
@@ -72,7 +69,7 @@ class Places:
 
         file.when_settled(tell)
         try:
-            with trio.move_on_after(MAP_SECONDS):
+            with trio.move_on_after(seconds):
                 await settled.wait()
         finally:
             file.forget(tell)

@@ -28,6 +28,7 @@ SPACE_REFRESH_SECONDS = 30.0
 SPACE_TIMEOUT_SECONDS = 2.0
 _NAMES_SECONDS = 1.0
 _MANIFEST_SECONDS = 2.0
+_MAP_SECONDS = 0.5
 _READAHEAD_SHARE = 8
 _READAHEAD_BYTES_MAX = 64 * 1024 * 1024
 
@@ -69,6 +70,7 @@ async def mount(
                 disk=parts.disk,
                 started=int(time.time()),
                 options=FileSystemOptions(
+                    map_seconds=min(_MAP_SECONDS, patience),
                     manifest_seconds=min(_MANIFEST_SECONDS, patience),
                     listing_seconds=2.8 * patience,  # with the names before it, within the deadline of one call
                     readahead=_readahead(reading),

@@ -1,8 +1,10 @@
-"""The breaker of the disk cache, as a table of errors, successes and probes over time."""
+"""The breaker of the disk cache, as a table of errors, successes, probes and operations over time."""
 
 import pytest
 
-from shardfs.cache.health import DiskHealth
+from shardfs.cache.health import DiskHealth, DiskHealthOptions
+from shardfs.cache.under_way import UnderWay
+from tests.cache.samples import Clock
 
 
 @pytest.mark.parametrize(
@@ -19,21 +21,67 @@ from shardfs.cache.health import DiskHealth
     ],
 )
 def test_three_errors_in_a_row(events: str, bypassed: bool) -> None:
-    health = DiskHealth()
+    health = DiskHealth(UnderWay(lambda: 0.0))
     for event in events.split():
         {"f": lambda: health.failed(0), "s": health.succeeded, "r": health.recovered}[event]()
     assert health.bypassed == bypassed
 
 
 def test_each_change_is_told_once() -> None:
-    health = DiskHealth()
+    health = DiskHealth(UnderWay(lambda: 0.0))
     assert [health.failed(0) for _ in range(5)] == [False, False, True, False, False]
     assert [health.recovered(), health.recovered()] == [True, False]
 
 
 def test_one_probe_a_minute() -> None:
-    health = DiskHealth()
+    health = DiskHealth(UnderWay(lambda: 0.0))
     assert not health.probe_due(1000)
     for _ in range(3):
         health.failed(100)
     assert [health.probe_due(now) for now in (100, 159, 160, 160, 219, 220)] == [False, False, True, False, False, True]
+
+
+def test_the_oldest_operation_under_way() -> None:
+    clock = Clock()
+    under_way = UnderWay(clock)
+    assert under_way.seconds() < 0
+    first = under_way.begin()
+    clock.now += 3
+    second = under_way.begin()
+    assert under_way.seconds() == 3
+    under_way.end(first)
+    clock.now += 1
+    assert under_way.seconds() == 1
+    third = under_way.begin()
+    under_way.end(second)
+    assert under_way.seconds() == 0
+    under_way.end(third)
+    assert under_way.seconds() < 0
+
+
+def test_hanging_until_the_oldest_has_returned() -> None:
+    """Each change is told once, when somebody asks. Errors and hanging do not end each other."""
+    clock = Clock()
+    under_way = UnderWay(clock)
+    told: list[bool] = []
+    health = DiskHealth(under_way, hung=told.append, options=DiskHealthOptions(hang_seconds=2.0))
+    first = under_way.begin()
+    clock.now += 1.5
+    second = under_way.begin()
+    assert (health.hangs, health.bypassed, told) == (False, False, [])
+    clock.now += 0.5
+    assert [health.hangs, health.bypassed, health.hangs] == [True] * 3
+    assert told == [True]
+    health.recovered()
+    assert health.bypassed
+    assert not health.probe_due(clock.now), "it would cost one more thread"
+    under_way.end(first)
+    assert [health.hangs, health.bypassed] == [False, False]
+    assert told == [True, False]
+    clock.now += 1.5
+    assert health.hangs, "the second"
+    for _ in range(3):
+        health.failed(clock.now)
+    under_way.end(second)
+    assert (health.hangs, health.bypassed) == (False, True)
+    assert told == [True, False, True, False]

@@ -1,7 +1,12 @@
-"""How many reads of the disk cache go on at once: real threads, a disk that answers when the test says so."""
+"""How many reads of the disk cache go on at once, and what becomes of them when the disk hangs.
+
+Real threads, and a disk that answers when the test says so.
+"""
 
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 
 import trio
 
@@ -17,16 +22,17 @@ RUN = 2 * LONG_BYTES
 
 
 class HeldDisk:
-    """A cache file that has everything. `begun` are the blocks at which reads have begun, in order."""
+    """A cache file that has everything, until it `hangs`. `begun`: the blocks at which reads have begun, in order."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.hangs = False
         self.begun: list[int] = []
         self.free = threading.Event()
         self._news = threading.Semaphore(0)
 
     def missing(self, first: int, end: int) -> int:
-        return end
+        return first if self.hangs else end
 
     def read(self, first: int, into: memoryview) -> bool:
         self.begun.append(first)
@@ -42,16 +48,25 @@ class HeldDisk:
 
 
 class Scene:
-    def __init__(self, *, threads: int = 4) -> None:
-        self.reads = DiskReads(threads=threads, metrics=ReadMetrics())
+    def __init__(self, *, threads: int = 4, slots: int = 16) -> None:
         header = header_size(RUN, BLOCK)
-        self.pool = SlotPool(16 * (RUN + 8192), plain_bytes=RUN, header_bytes=header)
+        self.pool = SlotPool(slots * (RUN + 8192), plain_bytes=RUN, header_bytes=header)
+        self.reads = DiskReads(self.pool, threads=threads, metrics=ReadMetrics())
 
     def fill(self, file: HeldDisk, chunk: int) -> Fill:
         slot = self.pool.try_acquire()
         assert slot is not None
         place = ChunkPlace(Digest(bytes([chunk]) * 32), RUN, BLOCK, file, chunk * (RUN // BLOCK))  # type: ignore[arg-type]
         return Fill(place, slot, self.pool.room)
+
+    async def watched(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await self.reads.watch()
+
+    def give_back(self, fill: Fill) -> None:
+        """What happens to the memory of a fill that makes room."""
+        for slot in (*fill.left, fill.slot):
+            self.pool.release(slot)
 
     @contextmanager
     def held(self, *files: HeldDisk):
@@ -60,6 +75,13 @@ class Scene:
         finally:
             for file in files:
                 file.free.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Threads end in real time."""
+    with trio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 - a look from outside
+            await trio.sleep(0.005)
 
 
 async def test_long_reads_of_one_file_go_two_at_a_time_and_in_order():
@@ -93,3 +115,93 @@ async def test_another_file_and_short_reads_do_not_wait_for_them():
             await hung.begins(1)
             assert hung.begun[-1] == short.place.cache_block + 1
     assert short.ready == short.mask(1, 2)
+
+
+async def test_reads_of_a_disk_that_hangs_are_misses_and_their_threads_harm_nobody():
+    """Whether they have begun or wait for a thread. What the threads write later lands where nobody looks."""
+    scene, file = Scene(threads=2, slots=9), HeldDisk(1)
+    fills = [scene.fill(file, chunk) for chunk in range(4)]
+    slots = [fill.slot for fill in fills]
+    with scene.held(file):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.watched)
+            async with trio.open_nursery() as reads:
+                for fill in fills:
+                    reads.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
+                    await trio.testing.wait_all_tasks_blocked()
+                await file.begins(2)
+                file.hangs = True
+            assert [fill.ready for fill in fills] == [0] * 4
+            assert [fill.slot is slot for fill, slot in zip(fills, slots, strict=True)] == [False, False, True, True]
+            for fill in fills:
+                fill.plain(0, RUN)[:] = b"\xff" * RUN  # from a node
+                fill.mark_ready(fill.mask(0, fill.blocks))
+            scene.give_back(fills[1])
+            assert scene.pool.free == 4, "its thread still writes"
+            file.free.set()
+            await until(lambda: scene.pool.free == 5)
+            assert len(file.begun) == 2
+            for fill in (fills[0], *fills[2:]):
+                assert bytes(fill.plain(0, RUN)) == b"\xff" * RUN
+                scene.give_back(fill)
+            assert scene.pool.free == scene.pool.slots
+            file.hangs = False
+            again = scene.fill(file, 5)
+            await scene.reads.bring(again, again.place, 0, again.blocks)
+            assert again.complete
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_ready_moves_along_and_another_thread_of_the_fill_is_heard():
+    """Two reads of one fill hang; the disk answers one of them after the fill has moved because of the other."""
+    scene, file, other = Scene(slots=12), HeldDisk(1), HeldDisk(2)
+    fill = scene.fill(file, 0)
+    fill.block_view(0, 1)[:] = b"\xee" * BLOCK
+    fill.mark_ready(1)
+    elsewhere = replace(fill.place, cache_file=other)
+    with scene.held(file, other):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.watched)
+            nursery.start_soon(scene.reads.bring, fill, elsewhere, 3, 5)
+            await other.begins(1)
+            async with trio.open_nursery() as reads:
+                reads.start_soon(scene.reads.bring, fill, fill.place, 1, 3)
+                await file.begins(1)
+                file.hangs = True
+            assert len(fill.left) == 1
+            assert bytes(fill.block_view(0, 1)) == b"\xee" * BLOCK
+            other.free.set()
+            await until(lambda: fill.ready == fill.mask(0, 1) | fill.mask(3, 5))
+            assert bytes(fill.block_view(3, 5)) == bytes([3]) * 2 * BLOCK
+            nursery.cancel_scope.cancel()
+    await until(lambda: not scene.reads._threads.borrowed_tokens)
+    scene.give_back(fill)
+    assert scene.pool.free == scene.pool.slots
+
+
+async def test_little_memory_leaves_room_for_a_fill_to_move():
+    """Reads and writes that hang at once leave a slot."""
+    scene, file = Scene(threads=4, slots=4), HeldDisk(1)
+    fills = [scene.fill(file, 0), scene.fill(file, 1)]
+    with scene.held(file):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.watched)
+            async with trio.open_nursery() as reads:
+                for fill in fills:
+                    reads.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
+                await file.begins(1)
+                file.hangs = True
+            assert len(file.begun) == 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_end_waits_for_no_thread():
+    scene, file = Scene(), HeldDisk(1)
+    fill = scene.fill(file, 0)
+    with scene.held(file):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.watched)
+            nursery.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
+            await file.begins(1)
+            nursery.cancel_scope.cancel()
+        assert not fill.ready
