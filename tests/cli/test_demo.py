@@ -22,7 +22,7 @@ def run(*arguments, **environment):
         [sys.executable, "-m", "shardfs", "demo", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
         env=os.environ | environment,
     )

