@@ -22,7 +22,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,15 @@ from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.errands import THREADS, Errands
 from shardfs.cache.file import CacheFile
 from shardfs.cache.folder import CacheFolder, Medium
-from shardfs.cache.health import DiskHealth, DiskHealthOptions
+from shardfs.cache.health import DiskHealthOptions
 from shardfs.cache.ledger import Ledger
 from shardfs.cache.lending import Lending
 from shardfs.cache.room import Room
 from shardfs.cache.scan import scan
-from shardfs.cache.shared import Counters, Shared, is_full, is_own_trouble
+from shardfs.cache.shared import Counters, DiskCacheStatistics, Shared
 from shardfs.cache.stored import StoredFile
 from shardfs.cache.table import Table
+from shardfs.cache.trouble import Trouble
 from shardfs.cache.under_way import UnderWay
 from shardfs.core.eviction import EvictionOrder, Granule
 from shardfs.errors import CacheError
@@ -55,24 +55,6 @@ _GRANULES_MAX = 65536
 _PROVEN_SHARE = 0.75
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DiskCacheStatistics:
-    """Figures of one moment; bytes and counts since `open`."""
-
-    used_bytes: int
-    limit_bytes: int
-    files: int
-    hit_bytes: int
-    miss_bytes: int
-    written_bytes: int
-    rejected_bytes: int
-    evicted_bytes: int
-    corrupt_blocks: int
-    read_errors: int
-    write_errors: int
-    bypassed: bool
 
 
 class DiskCache:
@@ -94,8 +76,8 @@ class DiskCache:
         under_way = UnderWay(clock)
         self._pool = DescriptorPool(under_way)
         self._counters = Counters()
-        self._health = DiskHealth(under_way, hung=self._hung, options=health)
-        self._warned_full = False
+        trouble = Trouble(folder, self._counters, under_way, clock=clock, options=health)
+        self._health, self._troubled = trouble.health, trouble.troubled
         order = EvictionOrder(proven_bytes_max=int(limit_bytes * _PROVEN_SHARE))
         self._books = Books(limit_bytes, order, clock=clock)
         self._lending = Lending(self._books, in_use=self._in_use)
@@ -111,7 +93,7 @@ class DiskCache:
             room=self._room,
             health=self._health,
             counters=self._counters,
-            probe=self._probe,
+            probe=trouble.probe,
             troubled=self._troubled,
         )
 
@@ -248,34 +230,6 @@ class DiskCache:
         except OSError as error:
             self._troubled(error, "read_errors")
             return True
-
-    def _probe(self) -> bool:
-        if not self._folder.answers():
-            return False
-        if self._health.recovered():
-            _log.info("cache folder %s: in use again", self._folder.path)
-        return True
-
-    def _troubled(self, error: OSError, counter: str) -> None:
-        """Count an error; warn once of a full disk and once each time the disk is given up."""
-        self._counters.add(counter, 1)
-        if is_full(error):
-            if not self._warned_full:
-                self._warned_full = True
-                _log.warning("cache folder %s: the disk is full; going on with less", self._folder.path)
-        elif not is_own_trouble(error) and self._health.failed(self._books.clock()):
-            _log.warning(
-                "cache folder %s: %s; going on without it, next try in %d s",
-                self._folder.path,
-                error.strerror or error,
-                self._health.options.probe_seconds,
-            )
-
-    def _hung(self, hangs: bool) -> None:
-        if hangs:
-            _log.warning("cache folder %s: the disk does not answer; going on without it", self._folder.path)
-        else:
-            _log.info("cache folder %s: in use again", self._folder.path)
 
     def _restore(self) -> None:
         """Take over what lies in the folder, oldest first, and evict what does not fit."""

@@ -35,6 +35,24 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskCacheStatistics:
+    """Figures of one moment; bytes and counts since `open`."""
+
+    used_bytes: int
+    limit_bytes: int
+    files: int
+    hit_bytes: int
+    miss_bytes: int
+    written_bytes: int
+    rejected_bytes: int
+    evicted_bytes: int
+    corrupt_blocks: int
+    read_errors: int
+    write_errors: int
+    bypassed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
     """`troubled` logs and counts an error of the disk, `probe` asks the disk whether it is there again."""
 
