@@ -53,6 +53,10 @@ class CacheFile:
         """Whether the disk does not answer. Until it does, every block is a miss and nothing is stored."""
         return self._shared.health.hangs
 
+    def held_up(self, first: int, end: int) -> bool:
+        """Whether all blocks of [first, end) are there, on a disk that does not answer."""
+        return self.hangs and self.stored.missing(first, end) == end
+
     def missing(self, first: int, end: int) -> int:
         """The first absent block of [first, end), or `end`."""
         return first if self._shared.health.bypassed else self.stored.missing(first, end)

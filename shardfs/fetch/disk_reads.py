@@ -66,6 +66,17 @@ class DiskReads:
                     fill.mark_ready(fill.mask(first, present))
             first = present + 1
 
+    def held_up(self, place: ChunkPlace, first: int, end: int) -> bool:
+        """Whether the disk cache has all of blocks [first, end), on a disk that hangs."""
+        file, base = place.cache_file, place.cache_block
+        return file is not None and file.held_up(base + first, base + end)
+
+    async def answers(self, place: ChunkPlace, first: int, end: int, scope: trio.CancelScope) -> None:
+        """Cancel `scope` as soon as that is over."""
+        while self.held_up(place, first, end):  # noqa: ASYNC110 - the disk answers to threads of many kinds
+            await trio.sleep(LOOK_SECONDS)
+        scope.cancel()
+
     async def _read(self, read: "_Read") -> bool:
         """Whether the blocks are in the fill's slot."""
         self._reads.add(read)

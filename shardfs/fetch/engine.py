@@ -13,6 +13,7 @@ and are given up before they make a reader wait long.
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -184,7 +185,7 @@ class Engine:
         try:
             with trio.move_on_after(self._options.job_timeout_seconds) as scope:
                 await self._disk.bring(fill, place, first, end)
-                await self._from_nodes(fill, place, first, end, report)
+                await self._from_elsewhere(fill, place, first, end, report)
         except ShardfsError as error:
             return error
         except Exception as error:  # a bug must fail this chunk, not the mount
@@ -205,6 +206,21 @@ class Engine:
             logger.warning("and %d more chunks that could not be had", left_out)
         if said:
             logger.warning("%s", failure)
+
+    async def _from_elsewhere(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
+        """Fetch what the disk did not deliver. One that has it and hangs may only be slow: whoever answers first."""
+        if self._disk.held_up(place, first, end):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._disk.answers, place, first, end, nursery.cancel_scope)
+                with suppress(ShardfsError):  # then the disk is waited for
+                    await self._from_nodes(fill, place, first, end, report)
+                    nursery.cancel_scope.cancel()
+            missing = fill.mask(first, end) & ~fill.ready
+            while missing:
+                at, stop = first_run(missing)
+                missing &= ~fill.mask(at, stop)
+                await self._disk.bring(fill, place, at, stop)
+        await self._from_nodes(fill, place, first, end, report)
 
     async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
         while missing := fill.mask(first, end) & ~fill.ready:

@@ -329,6 +329,63 @@ async def test_what_was_fetched_is_on_disk_and_comes_from_there(disk):
     file.close()
 
 
+class SlowFile:
+    """A real cache file on a disk that seems to hang while `hangs`."""
+
+    def __init__(self, file) -> None:
+        self.file = file
+        self.hangs = False
+
+    def held_up(self, first: int, end: int) -> bool:
+        return self.hangs and self.file.missing(first, end) == end
+
+    def missing(self, first: int, end: int) -> int:
+        return first if self.hangs else self.file.missing(first, end)
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize(("given_up", "lost"), [(False, False), (True, False), (True, True)])
+async def test_a_slow_disk_is_waited_for_when_no_node_has_the_bytes(disk, given_up, lost):
+    """It was taken for one that hangs; then it answers, with the bytes or, `lost`, without them."""
+    file = SlowFile(cache_file(disk, RUN_BLOCKS))
+    before = World(sizes=[RUN])
+    async with before.running():
+        await before.read(before.place(0, cache_file=file))
+        await before.settle()
+
+    world = World(sizes=[RUN])
+    for node in world.nodes.values():
+        node.up = False
+    if given_up:
+        for store in world.fleet.stores:
+            store.late("silent")
+            store.health.give_up()
+    file.hangs = True
+    ended = trio.Event()
+
+    async def reads() -> None:
+        if lost:
+            with pytest.raises(NoCopy):
+                await world.read(world.place(0, cache_file=file))
+        else:
+            await world.read(world.place(0, cache_file=file))
+        ended.set()
+
+    async with world.running(probes=False), trio.open_nursery() as nursery:
+        nursery.start_soon(reads)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ended.is_set()
+        if lost:
+            file.file = cache_file(disk, 2 * RUN_BLOCKS)  # another one, in which there is nothing
+        file.hangs = False
+        with trio.fail_after(60):
+            await ended.wait()
+    assert world.metrics.total(world.metrics.disk_bytes) == (0 if lost else RUN)
+    assert (world.metrics.total(world.metrics.reads_failed) > 0) is lost
+
+
 async def test_damage_on_disk_is_fetched_again_around_the_good_blocks(disk):
     file = cache_file(disk, RUN_BLOCKS)
     world = World(sizes=[RUN])
