@@ -137,7 +137,7 @@ class DiskCache:
         file = self._table.get(content)
         if file is None or self._health.bypassed:
             return 0
-        if file.stored.words is not None:
+        if file.stored.presence.words is not None:
             return file.present_bytes()
         return min(content.size, self._ledger.charged_bytes(file.number, file.stored.granules))
 

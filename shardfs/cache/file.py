@@ -2,19 +2,19 @@
 
 Nothing here raises because of the disk: a block is there and verified, or it is a miss; a write is stored or it is
 not. All methods are synchronous and thread-safe. `read`, `write`, `touch`, `evict` and `lend` may block on the disk,
-the others never do.
+the others never do. How blocks are stored and dropped is in `writer`; which are there, in `presence`.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 
 import numpy as np
 
 from shardfs.cache.block_map import Words, block_words
 from shardfs.cache.lent import Lent
-from shardfs.cache.shared import Shared, is_full
+from shardfs.cache.shared import Shared
 from shardfs.cache.stored import StoredFile
+from shardfs.cache.writer import Writer
 
 
 class CacheFile:
@@ -28,13 +28,15 @@ class CacheFile:
         self.content = stored.content
         self.number = number
         self.stored = stored
+        self._presence = stored.presence
+        self._writer = Writer(number, stored, shared)
         self._shared = shared
         self._settle = settle
 
     @property
     def settled(self) -> bool:
         """Whether the map has come. Until then, as after it could not be read, every block is a miss."""
-        return self.stored.words is not None or not self._shared.errands.busy(self.number)
+        return self._presence.words is not None or not self._shared.errands.busy(self.number)
 
     def when_settled(self, tell: Callable[[], None]) -> None:
         """Call `tell` once the map has come, or could not be read: at once, or in another thread; see `forget`."""
@@ -55,15 +57,15 @@ class CacheFile:
 
     def held_up(self, first: int, end: int) -> bool:
         """Whether all blocks of [first, end) are there, on a disk that does not answer."""
-        return self.hangs and self.stored.missing(first, end) == end
+        return self.hangs and self._presence.missing(first, end) == end
 
     def missing(self, first: int, end: int) -> int:
         """The first absent block of [first, end), or `end`."""
-        return first if self._shared.health.bypassed else self.stored.missing(first, end)
+        return first if self._shared.health.bypassed else self._presence.missing(first, end)
 
     def present_bytes(self) -> int:
         """Plain bytes that are there."""
-        return 0 if self._shared.health.bypassed else self.stored.present_bytes()
+        return 0 if self._shared.health.bypassed else self._presence.present_bytes()
 
     def read(self, first: int, into: memoryview) -> bool:
         """Fill `into` with whole blocks from `first` on, verified. False = a miss, `into` is then undefined."""
@@ -82,14 +84,7 @@ class CacheFile:
         if not len(data):
             return True
         end = self._end(first, len(data))
-        done = self._usable()
-        if done:
-            for granule, start, stop in self._granules(first, end):
-                at = (start - first) * self.content.block_size
-                part = data[at : at + self.content.length(start, stop)]
-                if not self._write(granule, start, stop, part):
-                    done = False
-                    break
+        done = self._writer.write(first, end, data)
         self._shared.counters.add("written_bytes" if done else "rejected_bytes", len(data))
         return done
 
@@ -111,7 +106,7 @@ class CacheFile:
     @property
     def whole(self) -> bool:
         """Whether `lend` would probably succeed. Takes no time."""
-        return self.stored.leases and self.stored.whole and not self._shared.health.bypassed
+        return self.stored.leases and self._presence.whole and not self._shared.health.bypassed
 
     def lend(self) -> Lent | None:
         """The data file, for somebody who reads it without us; None when that cannot be now.
@@ -166,12 +161,6 @@ class CacheFile:
             raise ValueError(f"cache file {self.content.digest}: {length} bytes at block {first}")
         return end
 
-    def _granules(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The parts of [first, end) that lie in one granule each: granule, first block, end block."""
-        size = self.stored.granule_blocks
-        for granule in range(first // size, -(-end // size)):
-            yield granule, max(first, granule * size), min(end, (granule + 1) * size)
-
     def _used(self) -> None:
         self.stored.used_ns = time.time_ns()
         try:
@@ -187,7 +176,7 @@ class CacheFile:
         bad: list[int] = []
         expected: Words | None = None
         try:
-            expected = self.stored.expected(first, end)
+            expected = self._presence.expected(first, end)
             if expected is not None:
                 bad = self._read_verified(first, expected, into)
         finally:
@@ -195,89 +184,23 @@ class CacheFile:
         if expected is None:
             return False
         for block in bad:
-            self._forget(block, expected[block - first])
+            self._writer.drop(block, expected[block - first])
         if not bad:
             self._used()
         return not bad
 
     def _read_verified(self, first: int, expected: Words, into: memoryview) -> list[int]:
         """Read; return the blocks that are not what their words say, which after an error are all."""
-        stored = self.stored
-        epoch = stored.verified.epoch
+        presence = self._presence
+        epoch = presence.verified.epoch
         try:
-            stored.read(first, into)
+            self.stored.read(first, into)
             found = block_words(into, self.content.block_size)
             blocks = [first + int(i) for i in np.flatnonzero(found != expected)]
-            stored.verified.add(first, found, stored.words, epoch=epoch)
+            presence.verified.add(first, found, presence.words, epoch=epoch)
             self._shared.counters.add("corrupt_blocks", len(blocks))
             self._shared.health.succeeded()
         except OSError as error:
             self._shared.troubled(error, "read_errors")
             blocks = list(range(first, first + len(expected)))
         return blocks
-
-    def _forget(self, block: int, word: np.uint64) -> None:
-        """Make a block absent that failed verification, unless somebody has replaced it since.
-
-        While the file is out, the block stays as it is and is a miss; but the file is not lent again.
-        """
-        self.stored.verified.remove(block, block + 1)
-        granule = (self.number, block // self.stored.granule_blocks)
-        if not self._shared.ledger.begin_write(granule):
-            return
-        try:
-            words = self.stored.words
-            if words is not None and words[block] == word:
-                self.stored.clear(block, block + 1)
-                self._shared.room.release(granule, self.stored.free(block, block + 1))
-        except OSError as error:
-            self._shared.troubled(error, "write_errors")
-        finally:
-            self._shared.ledger.end_write(granule)
-
-    def _usable(self) -> bool:
-        """Whether to try the disk. While it is bypassed, one caller a minute asks it."""
-        health = self._shared.health
-        if not health.bypassed:
-            return True
-        if not health.probe_due(self._shared.books.clock()):
-            return False
-        return self._shared.probe()
-
-    def _write(self, granule_number: int, first: int, end: int, data: memoryview) -> bool:
-        granule = (self.number, granule_number)
-        ledger, stored = self._shared.ledger, self.stored
-        if self._shared.lending.out(self.number) and stored.missing(first, end) == end:
-            return True  # nobody writes to a file that is out, nor has to
-        if not ledger.begin_write(granule):
-            return False
-        try:
-            if stored.words is None:
-                return False
-            for start, stop in stored.absent_runs(first, end):
-                size = stored.unallocated(start, stop)
-                if not self._shared.room.reserve(granule, size, self.content.map_charge):
-                    return False
-                stored.allocate(start, stop)
-                at = (start - first) * self.content.block_size
-                if not self._write_run(granule, start, stop, data[at : at + self.content.length(start, stop)]):
-                    return False
-            return True
-        finally:
-            ledger.end_write(granule)
-
-    def _write_run(self, granule: tuple[int, int], start: int, stop: int, data: memoryview) -> bool:
-        try:
-            self.stored.write(start, data)
-        except OSError as error:
-            self._shared.troubled(error, "write_errors")
-            full = is_full(error)
-        else:
-            self._shared.health.succeeded()
-            return True
-        with suppress(OSError):  # what cannot be freed stays charged, which is the safe side
-            self.stored.clear(start, stop)
-            self._shared.room.release(granule, self.stored.free(start, stop))
-        if full:
-            self._shared.room.evict_oldest()  # so that the next write finds room
-        return False

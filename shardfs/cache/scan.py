@@ -59,9 +59,10 @@ def _recover(folder: CacheFolder, digest: Digest, make: Callable[[Content], Stor
     stored = make(content)
     stored.adopt(mtime_ns, data.st_ino)
     stored.load()
-    if stored.words is None or not stored.words.any():
+    words = stored.presence.words
+    if words is None or not words.any():
         return None
-    present = stored.words != 0
+    present = words != 0
     charges = granule_charges(content, present, stored.granule_blocks)
     excess = data.st_blocks * 512 - int(charges.sum())
     if excess > 0 and stored.punches:

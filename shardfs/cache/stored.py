@@ -1,5 +1,9 @@
 """One file of the cache on disk: a sparse data file and its map. Mechanics only, no policy.
 
+The bytes are the business of `data_file`, what memory knows of the blocks that of `presence`. Here both and the map are
+kept in step: in which order they change, so that a crash in between leaves an absent block, and what is left when
+somebody deleted a file.
+
 Who may touch which blocks, and whether there is room, was settled before (`books`): a granule has one writer
 or one evictor at a time. Methods that touch the disk raise OSError.
 """
@@ -14,32 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from shardfs.cache import holes
-from shardfs.cache.block_map import (
-    HEADER_BYTES,
-    WORD_BYTES,
-    Content,
-    Flags,
-    Words,
-    block_words,
-    encode_header,
-    load_words,
-    runs,
-)
+from shardfs.cache.block_map import HEADER_BYTES, WORD_BYTES, Content, Words, block_words, encode_header, load_words
 from shardfs.cache.data_file import DataFile
 from shardfs.cache.descriptors import DescriptorPool
 from shardfs.cache.folder import CacheFolder, Medium
-from shardfs.cache.verified import Verified
+from shardfs.cache.presence import Presence
 
 _MTIME_SECONDS = 60
 
 
 class StoredFile:
-    """Presence, bytes and disk space of one file content.
-
-    `words` is None while nobody has the file open, until its map has come, and for a content that cannot be cached:
-    then nothing is present and nothing may be written. `allocated` says for which blocks disk space may be in use,
-    present or not.
-    """
+    """Presence, bytes and disk space of one file content. Nothing may be written while `presence.words` is None."""
 
     def __init__(
         self, content: Content, folder: CacheFolder, *, granule_blocks: int, pool: DescriptorPool, medium: Medium
@@ -52,13 +41,11 @@ class StoredFile:
         self._data = DataFile(self.data_path, content.size, pool=pool, medium=medium)
         self.punches = medium.punches  # whether single blocks can be given back
         self.leases = medium.leases  # whether the kernel says who has a file open
-        self.verified = Verified(content.blocks)
-        # Guards loading, unloading, creating and freeing, each of which must see the map as a whole. Words of one
-        # granule are otherwise changed only by its one writer; single words may be read by anybody at any time.
+        self.presence = Presence(content)
+        # Guards loading, unloading, creating and evicting, each of which must see the map as a whole. What is of one
+        # granule is otherwise changed only by its one writer. Taken before the lock of the table.
         self._lock = threading.Lock()
         self._on_disk = False
-        self.words: Words | None = None
-        self.allocated: Flags | None = None
         self.used_ns = 0
         self._mtime_ns = 0
 
@@ -67,11 +54,6 @@ class StoredFile:
     @property
     def granules(self) -> int:
         return -(-self.content.blocks // self.granule_blocks)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every block is there and was seen to be right."""
-        return self.words is not None and self.verified.all
 
     @property
     def on_disk(self) -> bool:
@@ -85,18 +67,16 @@ class StoredFile:
         self.used_ns = self._mtime_ns = used_ns
 
     def load(self) -> None:
-        """Bring the map into memory. OSError, InvalidFormat, MemoryError; then `words` stays None."""
+        """Bring the map into memory. OSError, InvalidFormat, MemoryError; then there are no words."""
         with self._lock:
-            if self.words is not None or not self.content.cacheable:
+            if self.presence.words is not None or not self.content.cacheable:
                 return
             if self._on_disk:
                 with self._pool.use(self.map_path) as fd:
                     words = load_words(fd, self.content)
             else:
                 words = np.zeros(self.content.blocks, dtype=np.uint64)
-            self.allocated = words != 0
-            self.verified.keep(words)
-            self.words = words
+            self.presence.bring(words)
 
     def unload(self, table: AbstractContextManager[object], unused: Callable[[], bool]) -> None:
         """Give the memory of the map back, unless it knows of space that the disk's map does not mention.
@@ -104,13 +84,11 @@ class StoredFile:
         `unused` is asked under the lock `table`, and must be quick.
         """
         with self._lock:
-            if self.words is None or self.allocated is None:
-                return
-            if not np.array_equal(self.words != 0, self.allocated):
+            if not self.presence.on_disk_too:
                 return
             with table:
                 if unused():
-                    self.words = self.allocated = None
+                    self.presence.drop()
 
     def remove(self) -> None:
         """Delete both files."""
@@ -119,40 +97,6 @@ class StoredFile:
                 self._pool.forget(path)
                 path.unlink(missing_ok=True)
         self._on_disk = False
-
-    # ------------------------------------------------------------------------------------------------- presence
-
-    def missing(self, first: int, end: int) -> int:
-        """The first absent block of [first, end), else `end`."""
-        words = self.words
-        if words is None:
-            return first
-        if first < end and not words[first]:
-            return first  # most often, when nothing is cached yet
-        # In pieces: whoever asks about a whole large file usually finds the gap early.
-        for at in range(first, end, 4096):
-            absent = words[at : min(at + 4096, end)] == 0
-            gap = int(absent.argmax())
-            if absent[gap]:
-                return at + gap
-        return end
-
-    def expected(self, first: int, end: int) -> Words | None:
-        """A copy of the words of [first, end); None when one is absent."""
-        words = self.words
-        part = None if words is None else words[first:end].copy()
-        return part if part is not None and part.all() else None
-
-    def absent_runs(self, first: int, end: int) -> list[tuple[int, int]]:
-        words = self.words
-        return [] if words is None else [(first + a, first + b) for a, b in runs(words[first:end] == 0)]
-
-    def present_bytes(self) -> int:
-        words = self.words
-        if words is None:
-            return 0
-        short = self.content.blocks * self.content.block_size - self.content.size
-        return int(np.count_nonzero(words)) * self.content.block_size - (short if words[-1] else 0)
 
     # ---------------------------------------------------------------------------------------------------- bytes
 
@@ -173,13 +117,13 @@ class StoredFile:
 
     def write(self, first: int, data: memoryview) -> None:
         """Store whole blocks, data before words."""
-        epoch = self.verified.epoch
+        epoch = self.presence.verified.epoch
         words = block_words(data, self.content.block_size)
         self._create()
         try:
             self._data.write(first * self.content.block_size, data)
             with self._pool.use(self.map_path) as fd:
-                holes.write_full(fd, self._word_offset(first), _raw(words))
+                holes.write_full(fd, HEADER_BYTES + WORD_BYTES * first, _raw(words))
                 # Said by us, not left to the kernel: its clock for mtimes ticks every few milliseconds, behind the
                 # one that other files' uses were noted by, and their order after a restart would be chance.
                 self.used_ns = self._mtime_ns = time.time_ns()
@@ -187,32 +131,18 @@ class StoredFile:
         except FileNotFoundError:
             self._vanished()
             raise
-        if self.words is not None:
-            self.words[first : first + len(words)] = words
-            self.verified.add(first, words, self.words, epoch=epoch)
+        self.presence.add(first, words, epoch=epoch)
 
     # ---------------------------------------------------------------------------------------------------- space
 
-    def unallocated(self, first: int, end: int) -> int:
-        """Bytes of disk to reserve before [first, end) is written."""
-        if self.allocated is None:
-            return 0
-        return sum(self.content.charge(first + a, first + b) for a, b in runs(~self.allocated[first:end]))
-
-    def allocate(self, first: int, end: int) -> None:
-        if self.allocated is not None:
-            self.allocated[first:end] = True
-
     def clear(self, first: int, end: int) -> None:
         """Make blocks absent, in memory and on disk. They keep their space."""
-        if self.words is not None:
-            self.words[first:end] = 0
-        self.verified.remove(first, end)
+        self.presence.remove(first, end)
         if not self._on_disk:
             return
         try:
             with self._pool.use(self.map_path) as fd:
-                holes.write_full(fd, self._word_offset(first), memoryview(bytes(WORD_BYTES * (end - first))))
+                holes.write_full(fd, HEADER_BYTES + WORD_BYTES * first, memoryview(bytes(WORD_BYTES * (end - first))))
                 # Losing blocks is no use: after a restart the file must not look recent.
                 os.utime(fd, ns=(self.used_ns, self.used_ns))
         except FileNotFoundError:
@@ -231,12 +161,7 @@ class StoredFile:
                 self._data.free(first * block_size, min(end * block_size, self.content.size))
             except FileNotFoundError:
                 self._vanished()
-        if self.allocated is None:
-            return 0
-        flags = self.allocated[first:end]
-        freed = sum(self.content.charge(first + a, first + b) for a, b in runs(flags))
-        flags[:] = False
-        return freed
+        return self.presence.free(first, end)
 
     def evict(self, granule: int) -> None:
         """Clear the words of a granule, then free its space."""
@@ -259,12 +184,7 @@ class StoredFile:
     def _vanished(self) -> None:
         """Somebody deleted a file of ours: what is left is worth nothing, the next write begins anew."""
         self.remove()
-        if self.words is not None:
-            self.words[:] = 0
-        self.verified.clear()
-
-    def _word_offset(self, block: int) -> int:
-        return HEADER_BYTES + WORD_BYTES * block
+        self.presence.remove_all()
 
     def _create(self) -> None:
         """Make both files unless they are there. The map is made last: data without a map is an orphan."""

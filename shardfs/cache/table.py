@@ -75,7 +75,7 @@ class Table:
             file = self._hold(content)
         if file is None:  # never entered in the table, so it has no blocks and gets none
             return self._make(-1, self._stored(content), self._settle)
-        if file.stored.words is None and content.cacheable:
+        if file.stored.presence.words is None and content.cacheable:
             # Words are None only while nobody writes: what is not on disk now is not before we have been here.
             self._errands.do(file.number, file.settle, here=not file.stored.on_disk, once=True)
         return file
@@ -140,7 +140,7 @@ class Table:
         with self._lock:
             if not self._ledger.empty(file.number):
                 return
-            file.stored.words = file.stored.allocated = None
+            file.stored.presence.drop()
         try:
             file.stored.remove()
         except OSError as error:

@@ -546,7 +546,7 @@ def test_a_file_that_is_being_evicted_is_not_lent(tmp_path: Path, monkeypatch: p
 def test_a_file_that_is_being_written_is_not_lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = open_cache(tmp_path)
     file = stored(cache, ONE)
-    begun, go_on = held_up(monkeypatch, file.stored, "absent_runs")
+    begun, go_on = held_up(monkeypatch, file.stored.presence, "absent_runs")
     writer = threading.Thread(target=lambda: ONE.store(file), daemon=True)
     writer.start()
     begun.wait()
