@@ -1,7 +1,7 @@
 """`shardfs mount`: the daemon in the foreground, or in the background as a child that reports when it is ready.
 
 The background daemon is a new process of the same program rather than a fork: nothing is inherited half-made. It says
-over a pipe that it is ready, or why it never will be; its log goes to a file that stays small (`shardfs.cli.logs`).
+over a pipe that it is ready, or why it never will be; its log goes to a file that stays small (`shardfs.cli.log_file`).
 """
 
 import faulthandler
@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from shardfs import __version__
-from shardfs.cli.logs import log_to_file, open_log
+from shardfs.cli.log_file import log_to_file, open_log
 from shardfs.cli.options import cluster_option, json_option, open_cluster, run_daemon
 from shardfs.core.units import format_size, parse_size
 from shardfs.errors import MountError, UsageError

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shardfs.cli.logs import BoundedLog
+from shardfs.cli.log_file import BoundedLog
 
 LIMIT = 2000
 
@@ -153,7 +153,8 @@ def test_a_line_that_is_no_line_is_said_so(log, path, capsys):
 PROGRAM = """\
 import logging, sys
 from pathlib import Path
-from shardfs.cli.logs import log_to_file, log_to_stderr
+from shardfs.cli.log_file import log_to_file
+from shardfs.cli.logs import log_to_stderr
 log_to_stderr(debug=False)
 with log_to_file(Path(sys.argv[1])):
     {body}

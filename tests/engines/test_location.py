@@ -94,19 +94,19 @@ def test_engines_with_chains_of_their_own_take_no_token(url: str, key: str) -> N
     ],
 )
 def test_where_a_bucket_is(url: str, reached: str) -> None:
-    assert open_store(Node("a", url))._shown == reached
+    assert open_store(Node("a", url))._client._shown == reached
 
 
 def test_the_environment_fills_in_what_the_url_leaves_out(monkeypatch, tmp_path) -> None:
     config = tmp_path / "config"
     config.write_text("[default]\nregion = r1\n[profile work]\nregion = r2\nendpoint_url = http://w:1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    assert open_store(Node("a", "s3://bkt/p"))._region == "r1"
-    assert open_store(Node("a", "s3://bkt/p?profile=work"))._shown == "http://w:1/bkt"
+    assert open_store(Node("a", "s3://bkt/p"))._client._region == "r1"
+    assert open_store(Node("a", "s3://bkt/p?profile=work"))._client._shown == "http://w:1/bkt"
     monkeypatch.setenv("AWS_PROFILE", "work")
-    assert open_store(Node("a", "s3://bkt/p"))._region == "r2"
+    assert open_store(Node("a", "s3://bkt/p"))._client._region == "r2"
     monkeypatch.setenv("AWS_REGION", "r3")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://e:2")
-    assert open_store(Node("a", "s3://bkt/p"))._region == "r3"
-    assert open_store(Node("a", "s3://bkt/p"))._shown == "http://e:2/bkt"
-    assert open_store(Node("a", "s3://bkt/p?region=r4&endpoint=http://u:3"))._shown == "http://u:3/bkt"
+    assert open_store(Node("a", "s3://bkt/p"))._client._region == "r3"
+    assert open_store(Node("a", "s3://bkt/p"))._client._shown == "http://e:2/bkt"
+    assert open_store(Node("a", "s3://bkt/p?region=r4&endpoint=http://u:3"))._client._shown == "http://u:3/bkt"

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from shardfs.cli.logs import LOG_BYTES_MAX
+from shardfs.cli.log_file import LOG_BYTES_MAX
 from tests.mount.kit import runs, sha256, shardfs, until
 
 pytestmark = pytest.mark.fuse
