@@ -55,6 +55,11 @@ class CacheFile:
         """Whether the disk does not answer. Until it does, every block is a miss and nothing is stored."""
         return self._shared.health.hangs
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it has not answered for so long that nothing should be kept in memory to be stored later."""
+        return self._shared.health.given_up
+
     def held_up(self, first: int, end: int) -> bool:
         """Whether all blocks of [first, end) are there, on a disk that does not answer."""
         return self.hangs and self._presence.missing(first, end) == end

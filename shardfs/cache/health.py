@@ -16,11 +16,15 @@ from shardfs.cache.under_way import UnderWay
 
 @dataclass(frozen=True, slots=True)
 class DiskHealthOptions:
-    """`hang_seconds`: what takes longer hangs. It is more than a busy disk needs for a few MiB."""
+    """`hang_seconds`: what takes longer hangs. It is more than a busy disk needs for a few MiB.
+
+    `give_up_seconds`: what hangs for longer is not waited for with what is to be stored.
+    """
 
     errors_max: int = 3
     probe_seconds: float = 60.0
     hang_seconds: float = 1.0
+    give_up_seconds: float = 5.0
 
 
 class DiskHealth:
@@ -56,6 +60,11 @@ class DiskHealth:
         if hangs is not self._hung:
             self._turn(hangs)
         return hangs
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it has taken so long that nothing should be kept for it."""
+        return self._under_way.seconds() >= self.options.give_up_seconds
 
     def failed(self, now: float) -> bool:
         """An operation ended with an error of the disk. True when this one made the cache go on without it."""

@@ -2,7 +2,8 @@
 
 Each waiting write pins its fill, so the queue is bounded by the memory, and holds its cache file, since a small file is
 closed by its reader before it is written. When memory is short because the disk is slow, the oldest waiting writes are
-given up (`shed`): the cache may forget, a reader must not wait for it.
+given up (`shed`): the cache may forget, a reader must not wait for it. A disk that stands still for a moment is waited
+for; from one that hangs on nothing is kept.
 """
 
 import logging
@@ -18,6 +19,8 @@ from shardfs.fetch.fill import Fill
 logger = logging.getLogger(__name__)
 
 WRITERS = 2
+LOOK_SECONDS = 0.25
+"""How often a writer looks whether a disk that hangs is back."""
 
 
 class _Write(NamedTuple):
@@ -42,9 +45,9 @@ class Writeback:
     def add(self, fill: Fill, file: CacheFile, base: int, blocks: tuple[int, int]) -> None:
         """Write these blocks of the fill when the disk gets to it. `base` is the chunk's first block in the file.
 
-        Not while the disk hangs: then what waits is given up, too.
+        Not when the disk has hung for long: then what waits is given up, too.
         """
-        if file.hangs:
+        if file.given_up:
             self.shed()
             return
         fill.pins += 1
@@ -69,13 +72,22 @@ class Writeback:
                 await self._work.park()
             write = self._queue.popleft()
             try:
-                view = write.fill.block_view(write.first, write.end)
-                at = write.base + write.first
-                await trio.to_thread.run_sync(write.file.write, at, view, limiter=self._threads)
+                await self._write(write)
             except Exception:  # a bug must cost this write, not the mount
                 logger.exception("cache file of chunk %s", write.fill.place.digest)
             finally:
                 self._release(write)
+
+    async def _write(self, write: _Write) -> None:
+        while True:
+            while write.file.hangs:  # noqa: ASYNC110 - the disk answers to threads of many kinds
+                await trio.sleep(LOOK_SECONDS)
+            view = write.fill.block_view(write.first, write.end)
+            stored = await trio.to_thread.run_sync(
+                write.file.write, write.base + write.first, view, limiter=self._threads
+            )
+            if stored or not write.file.hangs:
+                return
 
     def _release(self, write: _Write) -> None:
         write.file.close()

@@ -70,6 +70,7 @@ def test_hanging_until_the_oldest_has_returned() -> None:
     second = under_way.begin()
     assert (health.hangs, health.bypassed, told) == (False, False, [])
     clock.now += 0.5
+    assert not health.given_up
     assert [health.hangs, health.bypassed, health.hangs] == [True] * 3
     assert told == [True]
     health.recovered()
@@ -85,3 +86,16 @@ def test_hanging_until_the_oldest_has_returned() -> None:
     under_way.end(second)
     assert (health.hangs, health.bypassed) == (False, True)
     assert told == [True, False, True, False]
+
+
+def test_what_hangs_for_long_is_given_up() -> None:
+    clock = Clock()
+    under_way = UnderWay(clock)
+    health = DiskHealth(under_way, options=DiskHealthOptions(give_up_seconds=5.0))
+    number = under_way.begin()
+    clock.now += 4.9
+    assert (health.hangs, health.given_up) == (True, False)
+    clock.now += 0.2
+    assert health.given_up
+    under_way.end(number)
+    assert not health.given_up

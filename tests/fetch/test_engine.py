@@ -346,6 +346,38 @@ class SlowFile:
         return getattr(self.file, name)
 
 
+class StuckFile(SlowFile):
+    """One whose writes are refused while the disk `hangs`."""
+
+    def __init__(self, file) -> None:
+        super().__init__(file)
+        self.given_up = False
+        self.refused = 0
+
+    def write(self, first: int, data: memoryview) -> bool:
+        if self.hangs:
+            self.refused += 1
+            return False
+        return self.file.write(first, data)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_what_is_to_be_stored_waits_for_a_disk_that_stands_still(disk, given_up):
+    world = World(sizes=[RUN] * 4)
+    file = StuckFile(cache_file(disk, 4 * RUN_BLOCKS))
+    file.hangs, file.given_up = True, given_up
+    async with world.running():
+        for chunk in range(4):
+            place = world.place(chunk)
+            await world.read(ChunkPlace(place.digest, place.plain_size, BLOCK, file, chunk * RUN_BLOCKS))
+        if given_up:
+            await world.settle()
+        file.hangs = file.given_up = False
+        await world.settle()
+    assert file.refused == 0
+    assert file.file.present_bytes() == (0 if given_up else 4 * RUN)
+
+
 @pytest.mark.parametrize(("given_up", "lost"), [(False, False), (True, False), (True, True)])
 async def test_a_slow_disk_is_waited_for_when_no_node_has_the_bytes(disk, given_up, lost):
     """It was taken for one that hangs; then it answers, with the bytes or, `lost`, without them."""
