@@ -1,10 +1,7 @@
-"""Servers that are not ours: a stock nginx as a node, and any server behind TLS."""
+"""Servers that are not ours, behind TLS. A stock nginx as a node is in tests/engines, where there is one."""
 
-import getpass
 import shutil
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,77 +9,10 @@ import pytest
 import trio
 
 from shardfs.errors import Unavailable
-from shardfs.store.base import Store
 from shardfs.store.http import HttpStore
-from shardfs.testing import exam_interruptions, exam_objects
-from shardfs.testing.check import Check, fetch
+from shardfs.testing.check import fetch
 from shardfs.testing.samples import sample_chunk
-from shardfs.testing.span_exam import SPAN_EXAM
 from tests.store.evil import head, request_head
-
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONFIG = """
-daemon off; worker_processes 1; error_log stderr error; pid {folder}/pid; user {user};
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-    server {{
-        listen unix:{folder}/socket;
-        listen 127.0.0.2:{port};
-        root {folder}/data; client_max_body_size 100m;
-        dav_methods PUT DELETE; create_full_put_path on;
-    }}
-}}
-"""
-
-
-@asynccontextmanager
-async def nginx_store(folder: Path) -> AsyncIterator[Store]:
-    with trio.socket.socket() as probe:
-        await probe.bind(("127.0.0.2", 0))  # connections begin at 127.0.0.1, so none can take the port meanwhile
-        port = probe.getsockname()[1]
-    (folder / "data").mkdir()
-    config = folder / "nginx.conf"
-    config.write_text(CONFIG.format(folder=folder, port=port, user=getpass.getuser()))
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(partial(trio.run_process, [NGINX, "-c", str(config), "-p", str(folder)]))
-        while not (folder / "pid").exists() or not (folder / "pid").read_text():
-            assert process.poll() is None
-            await trio.lowlevel.checkpoint()
-        store = HttpStore("a", f"http://127.0.0.2:{port}/")
-        try:
-            yield store
-        finally:
-            await store.aclose()
-            process.terminate()
-
-
-@pytest.mark.skipif(NGINX is None, reason="needs nginx")
-@pytest.mark.parametrize(
-    "check",
-    [
-        exam_objects.check_put_and_get,
-        exam_objects.check_parts,
-        exam_objects.check_ranges,
-        exam_objects.check_empty_buffer,
-        exam_objects.check_missing,
-        exam_objects.check_read_limit,
-        exam_interruptions.check_arrived_raises,
-        exam_interruptions.check_cancel_get,
-        exam_objects.check_stat,
-        *SPAN_EXAM,
-    ],
-    ids=lambda check: check.__name__,
-)
-async def test_nginx(check: Check, tmp_path: Path) -> None:
-    """It cannot list, nor create conditionally; all else is as it must be."""
-
-    def make() -> AbstractAsyncContextManager[Store]:
-        return nginx_store(tmp_path)
-
-    await check(make)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
