@@ -93,6 +93,8 @@ class DiskHealth:
 
     def probe_due(self, now: float) -> bool:
         """Whether the caller is the one who may try now; the next chance is a minute away."""
+        if self.hangs:
+            return False
         with self._lock:
             if self._probe_at is None or now < self._probe_at:
                 return False

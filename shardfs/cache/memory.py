@@ -85,11 +85,15 @@ class SlotPool:
         """
         if self._waiting:
             return None
-        if self._free or self._evict_spent():
+        while not self._free and self._evict_spent():
+            pass  # what was given up may have another user
+        if self._free:
             return self._free.pop()
         if self._fresh:
             return self._fresh.pop()
-        return self._free.pop() if self._evict() else None
+        while not self._free and self._evict():
+            pass
+        return self._free.pop() if self._free else None
 
     async def acquire(self, *, nudge: Callable[[], None] = lambda: None, nudge_seconds: float = float("inf")) -> Slot:
         """A slot, in the order of asking. `nudge` is called each time that it has taken `nudge_seconds` longer."""

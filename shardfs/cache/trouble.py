@@ -24,6 +24,7 @@ class Trouble:
         options: DiskHealthOptions,
     ) -> None:
         self.health = DiskHealth(under_way, hung=self._hung, options=options)
+        self._under_way = under_way
         self._folder = folder
         self._counters = counters
         self._clock = clock
@@ -31,8 +32,12 @@ class Trouble:
 
     def probe(self) -> bool:
         """Ask the disk whether it is there again."""
-        if not self._folder.answers():
-            return False
+        number = self._under_way.begin()
+        try:
+            if not self._folder.answers():
+                return False
+        finally:
+            self._under_way.end(number)
         if self.health.recovered():
             _log.info("cache folder %s: in use again", self._folder.path)
         return True
@@ -55,5 +60,5 @@ class Trouble:
     def _hung(self, hangs: bool) -> None:
         if hangs:
             _log.warning("cache folder %s: the disk does not answer; going on without it", self._folder.path)
-        else:
+        elif not self.health.bypassed:  # it may have answered with errors
             _log.info("cache folder %s: in use again", self._folder.path)

@@ -12,6 +12,7 @@ to another slot (`Fill.move`), and what was waited for is a miss. That is looked
 each read: a read that waits its turn at a slow disk is not late. The slot is in use until its thread comes back.
 """
 
+import math
 from weakref import WeakValueDictionary
 
 import trio
@@ -48,19 +49,19 @@ class DiskReads:
                     await self._begun.park()
                 await trio.sleep(LOOK_SECONDS)
                 for read in tuple(self._reads):
-                    if read.file.hangs:
+                    if read.file.hangs and trio.current_time() >= read.until:
                         read.give_up()
         finally:
             for read in self._reads:
                 read.scope.shield = False
 
-    async def bring(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
-        """Make ready what the disk cache has of blocks [first, end)."""
+    async def bring(self, fill: Fill, place: ChunkPlace, first: int, end: int, *, until: float = -math.inf) -> None:
+        """Make ready what the disk cache has of blocks [first, end). A disk that hangs is waited for `until` then."""
         file, base = place.cache_file, place.cache_block
         while file is not None and first < end:
             present = file.missing(base + first, base + end) - base
             if present > first:
-                read = _Read(fill, (first, present), file, base, pool=self._pool, threads=self._threads)
+                read = _Read(fill, (first, present), file, base, until=until, pool=self._pool, threads=self._threads)
                 if await self._read(read):
                     self._metrics.disk_bytes.inc(read.length)
                     fill.mark_ready(fill.mask(first, present))
@@ -108,10 +109,12 @@ class _Read:
         file: CacheFile,
         base: int,
         *,
+        until: float,
         pool: SlotPool,
         threads: trio.CapacityLimiter,
     ) -> None:
         self.file = file
+        self.until = until
         self.length = len(fill.block_view(*blocks))
         self.scope = trio.CancelScope()
         self._fill = fill
@@ -151,6 +154,11 @@ class _Read:
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """There is a thread: from now on the read is ended by itself, or by a disk that hangs."""
         await self._threads.acquire_on_behalf_of(borrower)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()  # given up while it waited: no thread must begin
+        except trio.Cancelled:
+            self._threads.release_on_behalf_of(borrower)
+            raise
         self.scope.shield = True
         self._slot = self._fill.slot
         self._view = self._fill.block_view(*self._blocks)

@@ -209,17 +209,18 @@ class Engine:
 
     async def _from_elsewhere(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:
         """Fetch what the disk did not deliver. One that has it and hangs may only be slow: whoever answers first."""
-        if self._disk.held_up(place, first, end):
+        wanted = fill.mask(first, end)
+        while wanted & ~fill.ready and self._disk.held_up(place, first, end):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._disk.answers, place, first, end, nursery.cancel_scope)
                 with suppress(ShardfsError):  # then the disk is waited for
                     await self._from_nodes(fill, place, first, end, report)
                     nursery.cancel_scope.cancel()
-            missing = fill.mask(first, end) & ~fill.ready
+            missing = wanted & ~fill.ready
             while missing:
                 at, stop = first_run(missing)
                 missing &= ~fill.mask(at, stop)
-                await self._disk.bring(fill, place, at, stop)
+                await self._disk.bring(fill, place, at, stop, until=trio.current_effective_deadline())
         await self._from_nodes(fill, place, first, end, report)
 
     async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:

@@ -80,7 +80,9 @@ class Writeback:
 
     async def _write(self, write: _Write) -> None:
         while True:
-            while write.file.hangs:  # noqa: ASYNC110 - the disk answers to threads of many kinds
+            while write.file.hangs:
+                if write.file.given_up:
+                    return
                 await trio.sleep(LOOK_SECONDS)
             view = write.fill.block_view(write.first, write.end)
             stored = await trio.to_thread.run_sync(

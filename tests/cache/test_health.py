@@ -1,8 +1,14 @@
 """The breaker of the disk cache, as a table of errors, successes, probes and operations over time."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
+from shardfs.cache.folder import CacheFolder
 from shardfs.cache.health import DiskHealth, DiskHealthOptions
+from shardfs.cache.shared import Counters
+from shardfs.cache.trouble import Trouble
 from shardfs.cache.under_way import UnderWay
 from tests.cache.samples import Clock
 
@@ -99,3 +105,27 @@ def test_what_hangs_for_long_is_given_up() -> None:
     assert health.given_up
     under_way.end(number)
     assert not health.given_up
+
+
+def test_a_disk_that_answers_with_errors_is_not_in_use_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A hang that ends in errors; nor is it asked again while the last question hangs."""
+    caplog.set_level("INFO")
+    clock = Clock()
+    under_way = UnderWay(clock)
+    folder = CacheFolder.claim(tmp_path / "cache")
+    trouble = Trouble(folder, Counters(), under_way, clock=clock, options=DiskHealthOptions())
+    number = under_way.begin()
+    clock.now += 2.0
+    assert trouble.health.hangs
+    for _ in range(3):
+        trouble.troubled(OSError(errno.EIO, "Input/output error"), "read_errors")
+    under_way.end(number)
+    assert not trouble.health.hangs
+    assert trouble.health.bypassed
+    assert "in use again" not in caplog.text
+    clock.now += 61.0
+    assert trouble.health.probe_due(clock.now)
+    under_way.begin()  # the question
+    clock.now += 61.0
+    assert not trouble.health.probe_due(clock.now)
+    folder.release()

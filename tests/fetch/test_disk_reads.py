@@ -3,17 +3,19 @@
 Real threads, and a disk that answers when the test says so.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from shardfs.cache.memory import SlotPool
 from shardfs.core.chunk import header_size
 from shardfs.core.digest import Digest
-from shardfs.fetch.disk_reads import LONG_AT_A_TIME, LONG_BYTES, DiskReads
+from shardfs.fetch.disk_reads import LONG_AT_A_TIME, LONG_BYTES, DiskReads, _Read
 from shardfs.fetch.fill import ChunkPlace, Fill
 from shardfs.obs.reading import ReadMetrics
 
@@ -177,6 +179,49 @@ async def test_what_was_ready_moves_along_and_another_thread_of_the_fill_is_hear
     await until(lambda: not scene.reads._threads.borrowed_tokens)
     scene.give_back(fill)
     assert scene.pool.free == scene.pool.slots
+
+
+async def test_a_read_may_wait_for_a_disk_that_hangs_until_its_time():
+    scene, file = Scene(), HeldDisk(1)
+    patient, brief = scene.fill(file, 0), scene.fill(file, 1)
+    slot = patient.slot
+    with scene.held(file):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.watched)
+            nursery.start_soon(partial(scene.reads.bring, patient, patient.place, 0, patient.blocks, until=math.inf))
+            async with trio.open_nursery() as reads:
+                soon = trio.current_time() + 0.1
+                reads.start_soon(partial(scene.reads.bring, brief, brief.place, 0, brief.blocks, until=soon))
+                await file.begins(2)
+                file.hangs = True
+            assert (patient.ready, brief.ready) == (0, 0)
+            file.free.set()
+            await until(lambda: patient.complete)
+            assert patient.slot is slot
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_read_that_is_given_up_as_it_gets_its_thread_begins_none():
+    scene, file = Scene(), HeldDisk(1)
+    fill = scene.fill(file, 0)
+
+    class Late:
+        """The read is given up in the moment between the token and the thread."""
+
+        async def acquire_on_behalf_of(self, borrower: object) -> None:
+            await scene.reads._threads.acquire_on_behalf_of(borrower)
+            read.give_up()
+
+        def release_on_behalf_of(self, borrower: object) -> None:
+            scene.reads._threads.release_on_behalf_of(borrower)
+
+    read = _Read(fill, (0, fill.blocks), file, 0, until=0.0, pool=scene.pool, threads=Late())  # type: ignore[arg-type]
+    with scene.held(file), read.scope:
+        await read.run()
+    assert read.scope.cancelled_caught
+    assert not file.begun
+    assert not scene.reads._threads.borrowed_tokens
+    assert fill.slot.users == 1
 
 
 async def test_little_memory_leaves_room_for_a_fill_to_move():
