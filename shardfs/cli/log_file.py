@@ -28,6 +28,7 @@ LOOK_SECONDS = 10.0
 
 WAITING_LINES_MAX = 10_000
 STOP_SECONDS = 2.0
+_PIECE_BYTES = 256 * 1024
 _TIMED = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -72,6 +73,7 @@ class BoundedLog(RotatingFileHandler):
 
     def __init__(self, path: Path, *, limit_bytes: int = LOG_BYTES_MAX, follow: tuple[int, ...] = (1, 2)) -> None:
         self._follow = follow
+        self._mode: int | None = None  # of the file when it was last looked at: the next one gets it
         super().__init__(path, maxBytes=limit_bytes, backupCount=1, encoding="utf-8", errors="backslashreplace")
 
     def createLock(self) -> None:  # noqa: N802 - the name that logging calls
@@ -85,6 +87,8 @@ class BoundedLog(RotatingFileHandler):
         """Go on in a new file if that is due. What hinders it is left for the next time."""
         try:
             here = None if self.stream is None else os.fstat(self.stream.fileno())
+            if here is not None and stat.S_ISREG(here.st_mode):
+                self._mode = stat.S_IMODE(here.st_mode)
             if here is None or self._moved(here):
                 self._drop()
                 self.stream = self._open()
@@ -99,8 +103,7 @@ class BoundedLog(RotatingFileHandler):
         older = f"{self.baseFilename}.1"
         try:
             super().doRollover()
-            if os.path.getsize(older) > self.maxBytes:  # stderr asks nobody before it writes
-                os.truncate(older, self.maxBytes)
+            _keep_end(older, self.maxBytes)  # stderr asks nobody before it writes
         except OSError:
             os.truncate(self.baseFilename, 0)
             self.stream = self._open()
@@ -113,7 +116,11 @@ class BoundedLog(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         os.makedirs(os.path.dirname(self.baseFilename), exist_ok=True)
+        new = not os.path.exists(self.baseFilename)
         stream = super()._open()
+        if new and self._mode is not None:
+            with suppress(OSError):  # some disks have no modes
+                os.fchmod(stream.fileno(), self._mode)
         for descriptor in self._follow:
             os.dup2(stream.fileno(), descriptor)
         return stream
@@ -131,6 +138,24 @@ class BoundedLog(RotatingFileHandler):
         if stream is not None:
             with suppress(OSError):
                 stream.close()
+
+
+def _keep_end(path: str, bytes_max: int) -> None:
+    """Shorten a file to its last `bytes_max`: what was said last says why. OSError.
+
+    In place, because a second file may have no room on a disk that a flood has filled. What cannot be moved leaves the
+    file with its beginning.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        begin = file.seek(0, os.SEEK_END) - bytes_max
+        if begin <= 0:
+            return
+        try:
+            done = 0
+            while piece := os.pread(file.fileno(), min(_PIECE_BYTES, bytes_max - done), begin + done):
+                done += os.pwrite(file.fileno(), piece, done)
+        finally:
+            file.truncate(bytes_max)
 
 
 class _Enqueue(QueueHandler):

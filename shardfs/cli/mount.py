@@ -159,7 +159,7 @@ def _say(document: dict[str, object], *, as_json: bool) -> None:
 
 def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
     """Start the daemon as a child in a session of its own; return when it is ready, raise what it says."""
-    log = Path(os.path.abspath(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log")))
+    log = _log_place(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log"))
     output = open_log(log)
     reading, writing = os.pipe()
     arguments = [sys.executable, "-m", "shardfs"]
@@ -200,6 +200,13 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
         raise MountError(f"{mountpoint}: the daemon did not become ready; its log is {log}")
     document["log"] = str(log)
     _say(document, as_json=as_json)
+
+
+def _log_place(log: str) -> Path:
+    """Where the file of a log is. A link stays a link: what is renamed at 10 MiB is the file that it leads to."""
+    if os.path.exists(log) and not os.path.isfile(log):
+        return Path(os.path.abspath(log))  # such as /dev/stderr, which leads to what has no path
+    return Path(os.path.realpath(log))
 
 
 def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shardfs.cli.log_file import BoundedLog
+from shardfs.cli.log_file import LOG_BYTES_MAX, BoundedLog
 
 LIMIT = 2000
 
@@ -69,15 +69,54 @@ def test_an_earlier_log_is_gone_on_with(log, path):
 @pytest.mark.parametrize("quiet", [True, False])
 def test_what_floods_stderr_is_cut_off(log, path, stderr, quiet):
     handler = log()
-    for _ in range(100):
-        os.write(stderr, b"x" * LIMIT)
+    for number in range(100):
+        os.write(stderr, b"%04d\n" % number * LIMIT)
+    os.write(stderr, b"the cause\n")
     if quiet:
         handler.look()
     else:
         say(handler, "a line")
     os.write(stderr, b"after\n")
-    assert sizes(path)["mount.log.1"] == LIMIT
+    older = path.with_name("mount.log.1").read_bytes()
+    assert older == (b"0099\n" * LIMIT + b"the cause\n")[-LIMIT:]
     assert path.read_text() == ("" if quiet else "a line\n") + "after\n"
+
+
+def test_a_long_end_is_kept_in_pieces(path):
+    """Longer than one piece, and overlapping with where it goes."""
+    limit = 2_000_000
+    said = b"".join(b"%08d\n" % number for number in range(300_000))
+    path.parent.mkdir()
+    path.write_bytes(said)
+    handler = BoundedLog(path, limit_bytes=limit, follow=())
+    handler.look()
+    handler.close()
+    assert path.with_name("mount.log.1").read_bytes() == said[-limit:]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+@pytest.mark.parametrize("what", ["too long", "removed"])
+def test_the_next_file_has_the_mode_of_the_last(log, path, mode, what):
+    handler = log()
+    path.chmod(mode)
+    say(handler, "x" * LIMIT)
+    if what == "removed":
+        path.unlink()
+    say(handler, "after")
+    assert path.read_text() == "after\n"
+    assert path.stat().st_mode & 0o777 == mode
+    if what == "too long":
+        assert path.with_name("mount.log.1").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_that_another_has_made_keeps_its_mode(log, path):
+    handler = log()
+    say(handler, "before")
+    path.unlink()
+    path.touch()
+    path.chmod(0o640)
+    say(handler, "after")
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("what", ["removed", "moved", "folder removed"])
@@ -192,3 +231,20 @@ def test_nobody_waits_for_a_log_that_does_not_take_anything(path):
         assert program(path, body).returncode == 0
     finally:
         os.close(reader)
+
+
+@pytest.mark.fuse
+def test_a_log_that_is_a_link_stays_one(path):
+    """The daemon ends at once for want of a cluster; before that its first line replaces a file that is full."""
+    path.parent.mkdir()
+    path.touch()
+    os.truncate(path, LOG_BYTES_MAX)
+    link = path.with_name("link")
+    link.symlink_to(path.name)
+    command = [sys.executable, "-m", "shardfs", "mount", str(path.parent / "m"), "--cluster", str(path.parent / "no")]
+    command += ["--log-file", str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert os.readlink(link) == path.name
+    assert sizes(path).keys() == {"link", "mount.log", "mount.log.1"}
+    assert "mounting" in path.read_text()
