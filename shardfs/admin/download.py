@@ -9,19 +9,19 @@ and for a while when none do, since nodes come back. There is no limit for the w
 """
 
 import errno
-import fcntl
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from shardfs.admin.part import bytes_kept, finish_part, open_part, part_path
 from shardfs.admin.upload import Tally
 from shardfs.core.chunk import make_header
 from shardfs.core.manifest import FileEntry, Manifest
 from shardfs.core.ranges import chunk_count, chunk_length
 from shardfs.core.readahead import ReadAheadOptions
+from shardfs.core.units import format_size
 from shardfs.errors import DeadlineExceeded, NoCopy, SourceError
 from shardfs.fetch import Engine
 from shardfs.obs.reading import ReadMetrics
@@ -31,7 +31,6 @@ from shardfs.vfs.content import Content
 STALL_SECONDS = 60.0
 _AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
-_PART_SUFFIX = ".shardfs-part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +92,19 @@ class Download:
             if not self._options.overwrite:
                 raise SourceError(f"{path}: exists with other content (--overwrite replaces it)")
         await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-        part = path.with_name(_part_name(path.name))
-        fd = _open_part(part, executable=entry.executable)
+        part = part_path(path, self._manifest, entry)
+        fd = open_part(part, executable=entry.executable)
         try:
-            try:
-                await self._bytes(entry, fd)
-                await trio.to_thread.run_sync(os.fsync, fd)
-                os.rename(part, path)
-            except OSError:
-                part.unlink(missing_ok=True)  # or a disk that is full would stay full
-                raise
-            except BaseException:
-                if not os.fstat(fd).st_blocks:
-                    part.unlink(missing_ok=True)
-                raise
+            await self._bytes(entry, fd)
+            await trio.to_thread.run_sync(os.fsync, fd)
+            finish_part(part, fd, path)
+        except OSError as error:
+            kept = bytes_kept(part, fd)
+            stays = f"; it is kept ({format_size(kept)}), and the same command goes on from there" if kept else ""
+            raise SourceError(f"{part}: {error.strerror}{stays}") from None
+        except BaseException:
+            bytes_kept(part, fd)
+            raise
         finally:
             os.close(fd)
         await trio.to_thread.run_sync(_sync_folder, path.parent)
@@ -211,29 +209,6 @@ class Download:
                 elif not plain or make_header(plain, manifest.block_size)[0] != wanted:
                     return False
         return True
-
-
-def _part_name(name: str) -> str:
-    """At most 255 bytes long, as every name."""
-    return os.fsdecode(os.fsencode(name)[: 255 - len(_PART_SUFFIX)]) + _PART_SUFFIX
-
-
-def _open_part(part: Path, *, executable: bool) -> int:
-    """A descriptor of the file to write, for one download only. SourceError when another one has it."""
-    with suppress(FileNotFoundError):
-        if bool(part.lstat().st_mode & 0o100) != executable:  # of another generation
-            part.unlink()
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o777 if executable else 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(fd), part.lstat()):
-            raise BlockingIOError
-    except (BlockingIOError, FileNotFoundError):
-        os.close(fd)
-        raise SourceError(f"{part}: another download is writing it") from None
-    except OSError:
-        pass  # a filesystem without locks
-    return fd
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

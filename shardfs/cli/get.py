@@ -29,7 +29,8 @@ def command(
     """Download the model NAME to DEST: a folder, or a file for a single-file model.
 
     Every file is whole or absent. What is there already with the right bytes is kept, so a second run goes on where the
-    first was stopped; until then the file that was begun has the ending .shardfs-part.
+    first was stopped, also after an error or with the disk full; until then the file that was begun has the ending
+    .shardfs-part. Such a file that is no longer wanted may be deleted.
     """
     from shardfs.core.units import format_size
 

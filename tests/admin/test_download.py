@@ -5,11 +5,13 @@ Files are written in threads, during which virtual time may jump: no test here m
 
 import fcntl
 import os
+import resource
 
 import pytest
 import trio
 
 from shardfs.admin.download import Download, DownloadOptions
+from shardfs.admin.part import PART_SUFFIX, finish_part, open_part, part_path
 from shardfs.admin.upload import Tally
 from shardfs.core.digest import DIGEST_BYTES
 from shardfs.core.keys import chunk_key
@@ -55,6 +57,11 @@ class Rig:
         )
         await job.run()
         return tally
+
+    def part(self, number):
+        """Where file `number` of the manifest is written."""
+        entry = self.manifest.files[number]
+        return part_path(self.dest / entry.path, self.manifest, entry)
 
     def all(self, **state):
         for node in self.world.nodes.values():
@@ -159,7 +166,7 @@ async def stopped_in_the_middle(rig):
     with pytest.raises(DeadlineExceeded):
         await rig.download()
     rig.world.set_plan(well)
-    part = rig.dest / "second.shardfs-part"
+    part = rig.part(1)
     assert sorted(os.listdir(rig.dest)) == ["first", part.name]
     return part
 
@@ -190,8 +197,8 @@ async def test_a_file_of_another_generation_leaves_nothing_in_a_hole(rig, autoju
     rig.dest.mkdir()
     async with rig.world.running():
         for mode in (0o755, 0o644):
-            (rig.dest / "f.shardfs-part").write_bytes(os.urandom(5 * RUN))
-            (rig.dest / "f.shardfs-part").chmod(mode)
+            rig.part(0).write_bytes(os.urandom(5 * RUN))
+            rig.part(0).chmod(mode)
             tally = await rig.run()
             assert (rig.dest / "f").read_bytes() == bytes(RUN) + rig.world.chunks[rig.world.digests[0]] + bytes(RUN)
             assert not (rig.dest / "f").stat().st_mode & 0o111
@@ -201,12 +208,74 @@ async def test_a_file_of_another_generation_leaves_nothing_in_a_hole(rig, autoju
 
 async def test_two_downloads_do_not_write_one_file(rig, autojump_clock):
     rig.dest.mkdir()
-    with (rig.dest / "first.shardfs-part").open("wb") as other:
+    with rig.part(0).open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         async with rig.world.running():
             with pytest.raises(SourceError, match="another download"):
                 await rig.download()
-    assert os.listdir(rig.dest) == ["first.shardfs-part"]
+    assert os.listdir(rig.dest) == [rig.part(0).name]
+
+
+def test_a_part_that_another_download_writes_is_left_to_it(tmp_path):
+    """Also when the two want it with different modes."""
+    part = tmp_path / "x"
+    fd = open_part(part, executable=False)
+    with pytest.raises(SourceError, match="another download"):
+        open_part(part, executable=True)
+    assert os.path.samestat(os.fstat(fd), part.lstat())
+    assert not part.stat().st_mode & 0o111
+    finish_part(part, fd, tmp_path / "whole")
+    os.close(fd)
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+@pytest.mark.parametrize("executable", [False, True])
+def test_a_part_with_another_mode_is_gone_on_with(tmp_path, executable):
+    part = tmp_path / "x"
+    part.write_bytes(b"begun")
+    part.chmod(0o640 if executable else 0o751)
+    fd = open_part(part, executable=executable)
+    assert os.pread(fd, 9, 0) == b"begun"
+    os.close(fd)
+    assert part.stat().st_mode & 0o777 == (0o750 if executable else 0o640)
+
+
+@pytest.mark.parametrize("taken", ["removed", "replaced"])
+def test_only_what_was_written_gets_the_name(tmp_path, taken):
+    part = tmp_path / "x"
+    fd = open_part(part, executable=False)
+    part.unlink()
+    if taken == "replaced":
+        part.write_bytes(b"half of somebody else's")
+    with pytest.raises(SourceError, match="removed or replaced"):
+        finish_part(part, fd, tmp_path / "whole")
+    os.close(fd)
+    assert not (tmp_path / "whole").exists()
+
+
+async def test_different_contents_do_not_share_a_part(rig):
+    before = rig.part(0)
+    digests = b"".join(bytes(digest) for digest in reversed(rig.world.digests))
+    files = [("first", RUN, False), ("second", CHUNKS * RUN, False)]
+    rig.manifest = make_manifest(files, digests, created=1, chunk_size=RUN, block_size=BLOCK)
+    assert rig.part(0) != before
+    assert rig.part(0).name.startswith("first.")
+    assert rig.part(0).name.endswith(PART_SUFFIX)
+
+
+async def test_a_local_failure_keeps_what_has_come(rig, autojump_clock):
+    """Nothing may be written beyond some place: a disk that is full says so with another number."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with rig.world.running():
+        part = await stopped_in_the_middle(rig)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3 * RUN - 1, limits[1]))
+        try:
+            with pytest.raises(SourceError, match=rf"{part.name}: File too large; it is kept .*KiB\), .* goes on"):
+                await rig.download()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        tally = await rig.download()
+    assert (tally.present, tally.sent) == (3 * RUN, 2 * RUN)
 
 
 async def test_the_longest_name(rig, autojump_clock):
