@@ -18,7 +18,7 @@ def older(place):
 def test_a_long_log_is_put_aside_and_a_crash_is_in_the_new_one(place):
     place.log.write_bytes(b"of yesterday\n" * (LOG_BYTES_MAX // 13 + 1))
     pid = place.mount("--no-cache")["pid"]
-    assert older(place).read_bytes() == (b"of yesterday\n" * (LOG_BYTES_MAX // 13 + 1))[:LOG_BYTES_MAX]
+    assert older(place).read_bytes() == (b"of yesterday\n" * (LOG_BYTES_MAX // 13 + 1))[-LOG_BYTES_MAX:]
     assert os.readlink(f"/proc/{pid}/fd/1") == os.readlink(f"/proc/{pid}/fd/2") == str(place.log)
     os.kill(pid, signal.SIGSEGV)
     until(lambda: not runs(pid), what="its end")
