@@ -36,6 +36,15 @@ class CatalogOptions:
     folder_bytes: int = 1024 * MiB
     """Manifests kept in the local folder; the longest unused go first."""
 
+    folder_timeout: float = 0.5
+    """For one file of that folder, read or written: a disk that needs longer hangs, and the nodes have what it has."""
+
+    folder_pause: float = 30.0
+    """How long the folder is left alone after a late answer: each question may cost a thread and `folder_timeout`."""
+
+    folder_threads: int = 8
+    """Threads at that folder, at most: a disk that hangs keeps them, and must not keep those of others."""
+
     refs_max: int = 1_000_000
     """Refs believed of one node: more is refused, so that a node cannot fill the memory."""
 

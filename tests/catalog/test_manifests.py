@@ -1,9 +1,15 @@
-"""Manifests: whichever node delivers a verified one, as soon as one does."""
+"""Manifests: whichever node delivers a verified one, as soon as one does.
+
+With a folder `mock_clock` stands still unless it is told to jump: no thread is late because the machine is slow.
+"""
 
 import os
+import threading
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from shardfs.core.digest import digest_of
 from shardfs.core.keys import manifest_key
@@ -147,7 +153,7 @@ async def test_memory_has_a_limit_and_the_longest_unused_goes_first(world, conte
     assert len(reads(world)) == before + 1
 
 
-async def test_the_folder_answers_without_any_node(world, content, tmp_path):
+async def test_the_folder_answers_without_any_node(world, content, tmp_path, mock_clock):
     manifest = content("x")
     digest = world.plant_manifest(manifest)
     await world.client(manifests=tmp_path / "m").manifest(digest)
@@ -158,7 +164,7 @@ async def test_the_folder_answers_without_any_node(world, content, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"bla", None])
-async def test_what_the_folder_holds_is_verified_and_replaced(world, content, tmp_path, damage, caplog):
+async def test_what_the_folder_holds_is_verified_and_replaced(world, content, tmp_path, mock_clock, damage, caplog):
     manifest = content("x")
     digest = world.plant_manifest(manifest)
     path = tmp_path / str(digest)
@@ -169,7 +175,7 @@ async def test_what_the_folder_holds_is_verified_and_replaced(world, content, tm
     assert len(os.listdir(tmp_path)) == 1
 
 
-async def test_the_folder_has_a_limit(world, content, tmp_path):
+async def test_the_folder_has_a_limit(world, content, tmp_path, mock_clock):
     manifests = [content(str(i)) for i in range(4)]
     size = len(manifests[0].encode())
     catalog = world.client(manifests=tmp_path, folder_bytes=2 * size)
@@ -180,7 +186,7 @@ async def test_the_folder_has_a_limit(world, content, tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(map(str, digests[2:]))
 
 
-async def test_a_folder_that_cannot_be_written_is_warned_about_once(world, content, tmp_path, caplog):
+async def test_a_folder_that_cannot_be_written_is_warned_about_once(world, content, tmp_path, mock_clock, caplog):
     (tmp_path / "file").write_bytes(b"")
     catalog = world.client(manifests=tmp_path / "file")
     for text in "xy":
@@ -194,3 +200,112 @@ async def test_a_large_manifest_decodes_without_stopping_the_others(world, autoj
     digest = world.plant_manifest(manifest)
     assert len(manifest.encode()) > 256 * 1024
     assert await world.client().manifest(digest) == manifest
+
+
+# ------------------------------------------------------------------ a folder that hangs
+
+
+class HangingDisk:
+    """Threads that come to `os.replace` stay there until they may go on."""
+
+    def __init__(self, monkeypatch):
+        self.come = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.names = []
+        self._replace = os.replace
+        monkeypatch.setattr(os, "replace", self._hang)
+
+    def _hang(self, old, new):
+        self.names.append(os.path.basename(new))
+        self.come.release()
+        self.go_on.wait()
+        self._replace(old, new)
+
+
+@pytest.fixture
+def hanging_disk(monkeypatch):
+    disk = HangingDisk(monkeypatch)
+    yield disk
+    disk.go_on.set()
+
+
+@asynccontextmanager
+async def hanging_copy(path, catalog, digest, clock):
+    """A read of the copy at `path` hangs, is late, and still hangs while the body runs. The manifest that was got."""
+    os.mkfifo(path)
+    found = []
+
+    async def want():
+        found.append(await catalog.manifest(digest))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(want)
+        writing = await trio.to_thread.run_sync(os.open, path, os.O_WRONLY)  # as soon as somebody reads
+        clock.jump(0.5)
+    try:
+        yield found[0]
+    finally:
+        os.close(writing)  # the end of the file: its reader goes on
+
+
+async def test_a_folder_that_hangs_is_left_for_the_nodes_and_not_asked_again_for_a_while(
+    world, content, tmp_path, mock_clock, caplog
+):
+    manifests = [content(text) for text in "xyz"]
+    digests = [world.plant_manifest(manifest) for manifest in manifests]
+    catalog = world.client(manifests=tmp_path)
+    async with hanging_copy(tmp_path / str(digests[0]), catalog, digests[0], mock_clock) as found:
+        assert found == manifests[0]
+        (tmp_path / str(digests[1])).write_bytes(b"would be removed")
+        mock_clock.jump(29)
+        assert await catalog.manifest(digests[1]) == manifests[1]
+        assert (tmp_path / str(digests[1])).read_bytes() == b"would be removed"
+        assert caplog.text.count("the disk does not answer") == 1
+    mock_clock.jump(2)
+    assert await catalog.manifest(digests[2]) == manifests[2]
+    assert (tmp_path / str(digests[2])).read_bytes() == manifests[2].encode()
+
+
+async def test_nobody_waits_long_for_a_copy_that_cannot_be_written(
+    world, content, tmp_path, mock_clock, hanging_disk, caplog
+):
+    manifests = [content(text) for text in "xyz"]
+    digests = [world.plant_manifest(manifest) for manifest in manifests]
+    catalog = world.client(manifests=tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catalog.manifest, digests[0])
+        await trio.to_thread.run_sync(hanging_disk.come.acquire)
+        assert await catalog.manifest(digests[0]) == manifests[0]  # others have it while it is written
+        mock_clock.jump(0.5)
+    assert await catalog.manifest(digests[1]) == manifests[1]
+    assert hanging_disk.names == [str(digests[0])]
+    async with trio.open_nursery() as nursery:
+        mock_clock.jump(31)
+        nursery.start_soon(catalog.manifest, digests[2])
+        await trio.to_thread.run_sync(hanging_disk.come.acquire)
+        mock_clock.jump(0.5)
+    assert hanging_disk.names == [str(digests[0]), str(digests[2])]
+    assert caplog.text.count("the disk does not answer") == 1
+
+
+async def test_threads_that_hang_are_few(world, content, tmp_path, mock_clock, hanging_disk):
+    digests = [world.plant_manifest(content(text)) for text in "vwxyz"]
+    catalog = world.client(manifests=tmp_path, folder_threads=2)
+    async with trio.open_nursery() as nursery:
+        for digest in digests:
+            nursery.start_soon(catalog.manifest, digest)
+        for _ in range(2):
+            await trio.to_thread.run_sync(hanging_disk.come.acquire)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(0.5)
+    assert len(hanging_disk.names) == 2
+
+
+async def test_a_folder_that_hangs_takes_no_thread_from_the_others(world, content, tmp_path, mock_clock):
+    trio.to_thread.current_default_thread_limiter().total_tokens = 2  # the one of `hanging_copy`, and one more
+    large = make_manifest([(f"{i:06}", 0, False) for i in range(40_000)], b"", created=1)
+    catalog = world.client(manifests=tmp_path)
+    digest = world.plant_manifest(content("x"))
+    async with hanging_copy(tmp_path / str(digest), catalog, digest, mock_clock):
+        trio.to_thread.current_default_thread_limiter().total_tokens = 1
+        assert await catalog.manifest(world.plant_manifest(large)) == large
