@@ -29,7 +29,10 @@ from shardfs.store.fleet import Fleet
 from shardfs.vfs.content import Content
 
 STALL_SECONDS = 60.0
-_AGAIN_SECONDS = 0.5
+_AGAIN_SECONDS_MIN = 0.5
+_AGAIN_SECONDS_MAX = 5.0
+_AGAIN_SHARE = 0.05
+"""Of `stall_seconds`, at most, between two tries: an engine that tries for 0.9 of it must get a byte in between."""
 _LOOK_SECONDS = 1.0
 
 
@@ -37,12 +40,12 @@ _LOOK_SECONDS = 1.0
 class DownloadOptions:
     """`overwrite`: replace files that have other bytes. `stall_seconds`: without a verified byte, until it is given up.
 
-    `job_seconds`: how long the engine tries; what it gives up sooner than that, with every node well, nobody has.
+    `job_seconds`: a bit less than the engine tries; what it gives up sooner, with every node well, nobody has.
     """
 
     overwrite: bool = False
     stall_seconds: float = STALL_SECONDS
-    job_seconds: float = 9.0
+    job_seconds: float = 8.0
     readahead: ReadAheadOptions = field(default_factory=ReadAheadOptions)
 
 
@@ -150,12 +153,15 @@ class Download:
     async def _fetch(self, content: Content, entry: FileEntry, offset: int, into: memoryview) -> None:
         """Fill `into` from `offset` on, in as many tries as it takes. NoCopy, DeadlineExceeded."""
         reasons: list[NoCopy] = []
-        final = False
         with trio.CancelScope() as patience:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_stalled, patience)
-                while not final:
-                    final = await self._try(content, offset, into, reasons)
+                came, pause = self._came(), _AGAIN_SECONDS_MIN
+                while not await self._try(content, offset, into, reasons):
+                    if self._came() != came:
+                        came, pause = self._came(), _AGAIN_SECONDS_MIN
+                    await trio.sleep(min(pause, self._options.stall_seconds * _AGAIN_SHARE))
+                    pause = min(pause * 2, _AGAIN_SECONDS_MAX)
                 nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
             why = f" ({reasons[-1]})" if reasons else ""
@@ -174,10 +180,7 @@ class Download:
         except NoCopy as error:
             reasons.append(error)
             quick = trio.current_time() - began < self._options.job_seconds
-            if quick and all(store.available for store in self._fleet.stores):
-                return True
-            await trio.sleep(_AGAIN_SECONDS)
-            return False
+            return quick and all(store.available for store in self._fleet.stores)
         reasons.clear()
         return True
 

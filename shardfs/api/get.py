@@ -19,6 +19,9 @@ __all__ = ["STALL_SECONDS", "Got", "Tally", "get_async"]
 _STALL_SECONDS_MIN = 0.1
 _STALL_SECONDS_MAX = 86400.0
 
+_JOB_SHARE = 0.8
+"""Of the read timeout; the engine tries for 0.9 of it. What fails sooner did not fail for want of time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Got:
@@ -53,7 +56,7 @@ async def get_async(
     """
     if not _STALL_SECONDS_MIN <= stall_seconds <= _STALL_SECONDS_MAX:
         raise UsageError(f"--timeout: {_STALL_SECONDS_MIN:g} to {_STALL_SECONDS_MAX:g} seconds")
-    reading = ReaderOptions(read_timeout_seconds=min(ReaderOptions().read_timeout_seconds, stall_seconds))
+    reading, options = patience(stall_seconds, overwrite=overwrite)
     async with reader(cluster, reading) as parts:
         ref = await parts.catalog.resolve(name)
         manifest = await parts.catalog.manifest(ref.manifest)
@@ -61,7 +64,6 @@ async def get_async(
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, tally)
-            options = DownloadOptions(overwrite=overwrite, stall_seconds=stall_seconds)
             await Download(
                 manifest,
                 place,
@@ -84,6 +86,13 @@ async def get_async(
             bytes_zero=tally.zero,
             seconds=trio.current_time() - started,
         )
+
+
+def patience(stall_seconds: float, *, overwrite: bool) -> tuple[ReaderOptions, DownloadOptions]:
+    """How long the engine and the download try, which must fit together."""
+    reading = ReaderOptions(read_timeout_seconds=min(ReaderOptions().read_timeout_seconds, stall_seconds))
+    job_seconds = reading.read_timeout_seconds * _JOB_SHARE
+    return reading, DownloadOptions(overwrite=overwrite, stall_seconds=stall_seconds, job_seconds=job_seconds)
 
 
 def _place(manifest: Manifest, model: str, dest: Path) -> Path:

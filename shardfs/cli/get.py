@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace files that exist with other content.")
 @click.option(
-    "--timeout", default=60.0, show_default=True, metavar="S", help="Seconds without any data until it fails."
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds without any data until it fails, 0.1 to 86400.",
 )
 @reporting
 def command(

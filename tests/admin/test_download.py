@@ -13,11 +13,13 @@ import trio
 from shardfs.admin.download import Download, DownloadOptions
 from shardfs.admin.part import PART_SUFFIX, finish_part, open_part, part_path
 from shardfs.admin.upload import Tally
+from shardfs.api.get import patience
 from shardfs.core.digest import DIGEST_BYTES
 from shardfs.core.keys import chunk_key
 from shardfs.core.manifest import make_manifest
 from shardfs.errors import DeadlineExceeded, NoCopy, SourceError
 from shardfs.testing.faults import Ask, Fault, Kind, well
+from shardfs.wiring import reader
 from tests.fetch.world import BLOCK, RUN, World
 
 CHUNKS = 4
@@ -28,6 +30,7 @@ class Rig:
     """A model of two files, `first` of one chunk and `second` of `CHUNKS`, on three nodes with two copies."""
 
     def __init__(self, dest):
+        self.options = DownloadOptions(stall_seconds=LIMIT)
         self.world = World(sizes=[RUN] * (1 + CHUNKS), slots=16)
         self.dest = dest
         files = [("first", RUN, False), ("second", CHUNKS * RUN, False)]
@@ -45,7 +48,6 @@ class Rig:
     async def run(self):
         tally = Tally()
         world = self.world
-        options = DownloadOptions(stall_seconds=LIMIT)
         job = Download(
             self.manifest,
             self.dest,
@@ -53,7 +55,7 @@ class Rig:
             fleet=world.fleet,
             metrics=world.metrics,
             tally=tally,
-            options=options,
+            options=self.options,
         )
         await job.run()
         return tally
@@ -112,11 +114,28 @@ async def test_when_nothing_comes_any_more_it_ends_and_what_is_whole_stays(rig, 
     assert tally.present + tally.sent == (1 + CHUNKS) * RUN
 
 
+async def test_an_outage_is_not_told_of_all_the_time(rig, autojump_clock):
+    rig.all(up=False)
+    async with rig.world.running():
+        with pytest.raises(DeadlineExceeded):
+            await rig.download()
+    failed = rig.world.metrics.total(rig.world.metrics.reads_failed)
+    assert 3 <= failed < LIMIT / 2
+
+
 async def test_as_long_as_something_comes_it_goes_on(rig, autojump_clock):
     """Each chunk takes longer than the engine tries, and all of them more than the limit."""
     rig.all(bandwidth=BLOCK / 4.0, piece=512)
     async with rig.world.running():
         await rig.download()
+
+
+@pytest.mark.parametrize("limit", [0.1, 3.0, 5.0, 10.0, 60.0])
+def test_what_runs_out_of_time_is_not_what_nobody_has(limit):
+    """What the engine gives up for want of time never counts as given up sooner, however short its time is."""
+    reading, options = patience(limit, overwrite=False)
+    assert reading.read_timeout_seconds <= options.stall_seconds == limit
+    assert options.job_seconds < reading.read_timeout_seconds * reader._JOB_SHARE
 
 
 async def test_bytes_that_never_become_a_block_are_nothing(rig, autojump_clock):
