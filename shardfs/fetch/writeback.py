@@ -8,7 +8,7 @@ for; from one that hangs on nothing is kept.
 
 import logging
 from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import trio
 
@@ -23,14 +23,23 @@ LOOK_SECONDS = 0.25
 """How often a writer looks whether a disk that hangs is back."""
 
 
-class _Write(NamedTuple):
-    """Blocks [first, end) of the fill; the chunk's block 0 is the file's block `base`."""
+END_LOOK_SECONDS = 0.05
+"""The same, when all is to end."""
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """Blocks [first, end) of the fill; the chunk's block 0 is the file's block `base`.
+
+    `scope`: of the thread that writes. What was let go of there is still in its hands.
+    """
 
     fill: Fill
     file: CacheFile
     base: int
     first: int
     end: int
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class Writeback:
@@ -41,6 +50,7 @@ class Writeback:
         self._queue: deque[_Write] = deque()
         self._work = trio.lowlevel.ParkingLot()
         self._threads = trio.CapacityLimiter(WRITERS)
+        self._running: set[_Write] = set()
 
     def add(self, fill: Fill, file: CacheFile, base: int, blocks: tuple[int, int]) -> None:
         """Write these blocks of the fill when the disk gets to it. `base` is the chunk's first block in the file.
@@ -61,8 +71,9 @@ class Writeback:
             self._release(self._queue.popleft())
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled; then what has begun is finished, unless its disk hangs."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end)
             for _ in range(min(WRITERS, self._pool.slots - 1)):  # writers that hang leave a slot to the readers
                 nursery.start_soon(self._write_all)
 
@@ -76,7 +87,8 @@ class Writeback:
             except Exception:  # a bug must cost this write, not the mount
                 logger.exception("cache file of chunk %s", write.fill.place.digest)
             finally:
-                self._release(write)
+                if write not in self._running:
+                    self._release(write)
 
     async def _write(self, write: _Write) -> None:
         while True:
@@ -85,11 +97,28 @@ class Writeback:
                     return
                 await trio.sleep(LOOK_SECONDS)
             view = write.fill.block_view(write.first, write.end)
-            stored = await trio.to_thread.run_sync(
-                write.file.write, write.base + write.first, view, limiter=self._threads
-            )
+            with trio.CancelScope(shield=True) as write.scope:
+                self._running.add(write)
+                try:
+                    stored = await trio.to_thread.run_sync(
+                        write.file.write, write.base + write.first, view, abandon_on_cancel=True, limiter=self._threads
+                    )
+                except Exception:
+                    self._running.remove(write)
+                    raise
+                self._running.remove(write)  # not when it was let go of: then its thread goes on
             if stored or not write.file.hangs:
                 return
+
+    async def _end(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                while any(write.scope.shield for write in self._running):
+                    for write in self._running:
+                        write.scope.shield = not write.file.hangs
+                    await trio.sleep(END_LOOK_SECONDS)
 
     def _release(self, write: _Write) -> None:
         write.file.close()

@@ -290,6 +290,34 @@ async def test_writers_never_take_the_last_slot(autojump_clock, disk, slots):
         sick.go.set()
 
 
+async def test_the_end_waits_for_no_write_at_a_disk_that_hangs(disk):
+    world = World(sizes=[RUN])
+    sick = SickFile(cache_file(disk, RUN_BLOCKS))
+    place = world.place(0, cache_file=sick)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.engine.run)
+            await world.read(place)
+            assert await trio.to_thread.run_sync(sick.writes, 1)
+            sick.hangs = True
+            nursery.cancel_scope.cancel()
+    assert sick.file.present_bytes() == 0
+    sick.go.set()
+
+
+async def test_the_end_waits_for_a_write_that_has_begun(disk):
+    world = World(sizes=[RUN])
+    sick = SickFile(cache_file(disk, RUN_BLOCKS))
+    place = world.place(0, cache_file=sick)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.engine.run)
+        await world.read(place)
+        assert await trio.to_thread.run_sync(sick.writes, 1)
+        threading.Timer(0.2, sick.go.set).start()
+        nursery.cancel_scope.cancel()
+    assert sick.file.present_bytes() == RUN
+
+
 async def test_a_bug_in_the_cache_stops_nothing(disk, caplog):
     world = World(sizes=[RUN] * 5)
     sick = SickFile(cache_file(disk, 5 * RUN_BLOCKS))
