@@ -89,7 +89,7 @@ class Download:
 
     async def _file(self, entry: FileEntry, path: Path) -> None:
         if await trio.to_thread.run_sync(os.path.lexists, path):
-            if await trio.to_thread.run_sync(self._equal, entry, path):
+            if await trio.to_thread.run_sync(self._equal, entry, path, abandon_on_cancel=True):
                 self._tally.present += entry.size
                 return
             if not self._options.overwrite:
@@ -99,7 +99,7 @@ class Download:
         fd = open_part(part, executable=entry.executable)
         try:
             await self._bytes(entry, fd)
-            await trio.to_thread.run_sync(os.fsync, fd)
+            await trio.to_thread.run_sync(_sync, os.dup(fd), abandon_on_cancel=True)
             finish_part(part, fd, path)
         except OSError as error:
             kept = bytes_kept(part, fd)
@@ -110,7 +110,7 @@ class Download:
             raise
         finally:
             os.close(fd)
-        await trio.to_thread.run_sync(_sync_folder, path.parent)
+        await trio.to_thread.run_sync(_sync_folder, path.parent, abandon_on_cancel=True)
 
     async def _bytes(self, entry: FileEntry, fd: int) -> None:
         manifest = self._manifest
@@ -198,18 +198,21 @@ class Download:
         return self._metrics.total(self._metrics.fetched_bytes)
 
     def _equal(self, entry: FileEntry, path: Path) -> bool:
-        """Whether the file at `path` has exactly the entry's bytes. Blocks: runs in a thread."""
+        """Whether the file at `path` has exactly the entry's bytes. Blocks for long: in a thread that may be left."""
         if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.size:
             return False
         manifest = self._manifest
         with path.open("rb") as file:
             for chunk in range(chunk_count(entry.size, manifest.chunk_size)):
-                plain = file.read(chunk_length(entry.size, manifest.chunk_size, chunk))
+                length = chunk_length(entry.size, manifest.chunk_size, chunk)
+                plain = file.read(length)
+                if len(plain) != length:  # cut off meanwhile
+                    return False
                 wanted = manifest.digest(entry, chunk)
                 if wanted is None:
                     if plain.count(0) != len(plain):
                         return False
-                elif not plain or make_header(plain, manifest.block_size)[0] != wanted:
+                elif make_header(plain, manifest.block_size)[0] != wanted:
                     return False
         return True
 
@@ -218,6 +221,14 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
     while data:
         count = os.pwrite(fd, data, offset)
         data, offset = data[count:], offset + count
+
+
+def _sync(own: int) -> None:
+    """Close it, too: in a thread that may be left, when its owner closes the file."""
+    try:
+        os.fsync(own)
+    finally:
+        os.close(own)
 
 
 def _sync_folder(path: Path) -> None:

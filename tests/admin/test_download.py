@@ -6,6 +6,7 @@ Files are written in threads, during which virtual time may jump: no test here m
 import fcntl
 import os
 import resource
+from glob import glob
 
 import pytest
 import trio
@@ -295,6 +296,27 @@ async def test_a_local_failure_keeps_what_has_come(rig, autojump_clock):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         tally = await rig.download()
     assert (tally.present, tally.sent) == (3 * RUN, 2 * RUN)
+
+
+async def test_comparing_what_is_there_does_not_hold_up_an_end(rig):
+    """4 GiB of zeros, which take no room and take seconds."""
+    chunks = 1 << 17
+    rig.manifest = make_manifest(
+        [("f", chunks * RUN, False)], bytes(chunks * DIGEST_BYTES), created=1, chunk_size=RUN, block_size=BLOCK
+    )
+    rig.dest.mkdir()
+    (rig.dest / "f").touch()
+    os.truncate(rig.dest / "f", chunks * RUN)
+    threads = trio.to_thread.current_default_thread_limiter()
+    async with rig.world.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(rig.run)
+        while str(rig.dest / "f") not in map(os.path.realpath, glob("/proc/self/fd/*")):  # noqa: ASYNC110 - nor this one
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert threads.borrowed_tokens == 1, "it was waited for"
+    os.truncate(rig.dest / "f", 0)  # so that it ends
+    while threads.borrowed_tokens:  # noqa: ASYNC110 - a thread that was left tells nobody
+        await trio.sleep(0.01)
 
 
 async def test_the_longest_name(rig, autojump_clock):
