@@ -7,7 +7,8 @@ through a mapping that the kernel has not accounted for yet) cannot be seen by a
 
 Symbolic links are followed while they stay inside the source, or inside the `blobs` of the Hugging Face cache that the
 source is a snapshot of. Refused by name are all others, links that go round in a circle, and everything that is neither
-file nor folder. Hidden files are published; `.cache/huggingface`, the books of `hf download --local-dir`, is not.
+file nor folder. Hidden files are published; `.cache/huggingface`, the books of `hf download --local-dir`, is not,
+and neither are files that a download has begun and not ended.
 """
 
 import os
@@ -19,6 +20,7 @@ from itertools import zip_longest
 import xxhash
 
 from shardfs.admin import huggingface
+from shardfs.admin.part import PART_SUFFIX
 from shardfs.core.manifest import FILE_BYTES_MAX, FILES_MAX
 from shardfs.core.names import check_path
 from shardfs.errors import SourceError, UsageError
@@ -162,6 +164,9 @@ class _Walk:
                 for entry in found:
                     child = f"{path}/{entry.name}" if path else entry.name
                     if child == huggingface.BOOKKEEPING or child.endswith("/" + huggingface.BOOKKEEPING):
+                        self.skipped.append(child)
+                        continue
+                    if child.endswith(PART_SUFFIX) and not entry.is_dir():
                         self.skipped.append(child)
                         continue
                     check_path(child, f"{shown(self._said)}: file name")

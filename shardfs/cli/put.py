@@ -29,6 +29,7 @@ def command(src: str, name: str | None, cluster_file: str | None, *, as_json: bo
 
     NAME is the last part of SRC if it is not given (org/name for a Hugging Face cache snapshot). Chunks that the nodes
     have already are not sent, so a second run goes on where the first was stopped. Links are followed within SRC.
+    Left out are .cache/huggingface and *.shardfs-part, what a downloader keeps for itself.
     """
     done = run(_put, src, name, cluster_file)
     warn_replaced(done.replaced_nodes)
@@ -54,10 +55,13 @@ async def _put(src: str, name: str | None, cluster_file: str | None) -> "Put":
 
 
 def _warn_skipped(source: "Source") -> None:
+    from shardfs.admin.part import PART_SUFFIX
     from shardfs.admin.source import shown
 
     for path in source.skipped:
-        warn(f"{shown(source.local(path))} is left out: it is where the downloader keeps its books")
+        begun = path.endswith(PART_SUFFIX)
+        why = "a download that has not ended left it" if begun else "it is where the downloader keeps its books"
+        warn(f"{shown(source.local(path))} is left out: {why}")
 
 
 def _report_json(done: "Put") -> None:

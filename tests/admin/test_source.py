@@ -250,6 +250,17 @@ def test_the_downloaders_books_are_left_out(tmp_path: Path) -> None:
     assert source.skipped == (".cache/huggingface", "sub/.cache/huggingface")
 
 
+def test_what_a_download_has_begun_is_left_out(tmp_path: Path) -> None:
+    for name in ("weights", "weights.0123456789abcdef.shardfs-part", "sub/x.shardfs-part", "folder.shardfs-part/y"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    source = scan(str(tmp_path))
+    assert [file.path for file in source.files] == ["folder.shardfs-part/y", "weights"]
+    assert sorted(source.skipped) == ["sub/x.shardfs-part", "weights.0123456789abcdef.shardfs-part"]
+    source.check_unchanged()
+
+
 def test_a_folder_with_nothing_but_the_books_is_not_published(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
     (tmp_path / "weights").write_text("x")
