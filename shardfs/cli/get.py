@@ -10,6 +10,7 @@ from shardfs.cli.output import emit_json, facts
 
 if TYPE_CHECKING:
     from shardfs.api.get import Got
+    from shardfs.core.cluster import Cluster
     from shardfs.core.names import ModelName
 
 
@@ -38,7 +39,7 @@ def command(
     """
     from shardfs.core.units import format_size
 
-    got = run(_get, name, dest, cluster_file, overwrite=overwrite, stall_seconds=timeout)
+    got = run(_get, name, dest, open_cluster(cluster_file), overwrite=overwrite, stall_seconds=timeout)
     if as_json:
         import dataclasses
 
@@ -57,13 +58,10 @@ def command(
     )
 
 
-async def _get(
-    name: "ModelName", dest: Path, cluster_file: str | None, *, overwrite: bool, stall_seconds: float
-) -> "Got":
+async def _get(name: "ModelName", dest: Path, cluster: "Cluster", *, overwrite: bool, stall_seconds: float) -> "Got":
     from shardfs.api.get import Tally, get_async
     from shardfs.cli.progress import show_progress
 
-    cluster = open_cluster(cluster_file)
     return await get_async(
         name,
         dest,

@@ -14,6 +14,7 @@ from shardfs.cli.output import emit_json, exact_size, facts, warn, warn_replaced
 
 if TYPE_CHECKING:  # importing these costs what `shardfs import --help` does not need
     from shardfs.api.external import Imported
+    from shardfs.core.cluster import Cluster
 
 
 @click.command(
@@ -31,7 +32,7 @@ def command(node: str, path: str, name: str | None, cluster_file: str | None, *,
     node. NAME is its last part if it is not given. Every byte is read once and named; what is stored are pointers of
     some hundred bytes. The files must stay as they are: one that is changed or deleted cannot be read any more.
     """
-    done = run(_import, node, path, name, cluster_file)
+    done = run(_import, node, path, name, open_cluster(cluster_file))
     warn_replaced(done.replaced_nodes)
     if as_json:
         import dataclasses
@@ -56,12 +57,11 @@ def command(node: str, path: str, name: str | None, cluster_file: str | None, *,
     )
 
 
-async def _import(node: str, path: str, name: str | None, cluster_file: str | None) -> "Imported":
+async def _import(node: str, path: str, name: str | None, cluster: "Cluster") -> "Imported":
     from shardfs.api.external import Tally, import_async
     from shardfs.cli.progress import show_progress
     from shardfs.cli.stopping import stoppable
 
-    cluster = open_cluster(cluster_file)
     tally = Tally()
     return await stoppable(
         tally, lambda: import_async(node, path, name, cluster=cluster, tally=tally, watch=show_progress)

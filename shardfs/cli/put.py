@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # importing these costs what `shardfs put --help` does not ne
     from shardfs.admin.publish import Put
     from shardfs.admin.source import Source
     from shardfs.admin.upload import Tally
+    from shardfs.core.cluster import Cluster
 
 
 @click.command(
@@ -31,7 +32,7 @@ def command(src: str, name: str | None, cluster_file: str | None, *, as_json: bo
     have already are not sent, so a second run goes on where the first was stopped. Links are followed within SRC.
     Left out are .cache/huggingface and *.shardfs-part, what a downloader keeps for itself.
     """
-    done = run(_put, src, name, cluster_file)
+    done = run(_put, src, name, open_cluster(cluster_file))
     warn_replaced(done.replaced_nodes)
     if as_json:
         _report_json(done)
@@ -39,7 +40,7 @@ def command(src: str, name: str | None, cluster_file: str | None, *, as_json: bo
         _report(done)
 
 
-async def _put(src: str, name: str | None, cluster_file: str | None) -> "Put":
+async def _put(src: str, name: str | None, cluster: "Cluster") -> "Put":
     from shardfs.admin.upload import Tally
     from shardfs.api.put import put_async
     from shardfs.cli.progress import show_progress
@@ -49,7 +50,6 @@ async def _put(src: str, name: str | None, cluster_file: str | None) -> "Put":
         _warn_skipped(source)
         await show_progress(tally)
 
-    cluster = open_cluster(cluster_file)
     tally = Tally()
     return await stoppable(tally, lambda: put_async(src, name, cluster=cluster, tally=tally, watch=watch))
 
