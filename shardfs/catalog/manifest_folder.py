@@ -37,6 +37,7 @@ class ManifestFolder:
         self._path = path
         self._options = options
         self._threads = trio.CapacityLimiter(options.folder_threads)
+        self._turns = trio.Semaphore(options.folder_threads)  # or waiting for a thread would look like a late answer
         self._silent_until = -inf
         self._warned: set[str] = set()
         self._lock = Lock()
@@ -45,6 +46,14 @@ class ManifestFolder:
     async def read(self, name: str) -> bytes | None:
         """The whole file; None when it cannot be read in time or is too large to be a manifest."""
         return await self._ask(_read_file, self._path / name)
+
+    async def read_late(self, name: str) -> bytes | None:
+        """As `read`, where nobody else has it: a folder that does not answer is waited for like a node."""
+        with trio.move_on_after(self._options.manifest_timeout):
+            return await trio.to_thread.run_sync(
+                _read_file, self._path / name, abandon_on_cancel=True, limiter=self._threads
+            )
+        return None
 
     async def remove(self, name: str) -> None:
         """Gone if that is possible now."""
@@ -87,10 +96,11 @@ class ManifestFolder:
 
     async def _ask(self, step: Callable[[*Ts], T], *args: *Ts) -> T | None:
         """What `step` returns in a thread; None when it is late, or was so a short time ago."""
-        if trio.current_time() < self._silent_until:
-            return None
-        with trio.move_on_after(self._options.folder_timeout):
-            return await trio.to_thread.run_sync(step, *args, abandon_on_cancel=True, limiter=self._threads)
+        async with self._turns:
+            if trio.current_time() < self._silent_until:
+                return None
+            with trio.move_on_after(self._options.folder_timeout):
+                return await trio.to_thread.run_sync(step, *args, abandon_on_cancel=True, limiter=self._threads)
         self._silent_until = trio.current_time() + self._options.folder_pause
         self._warn("the disk does not answer")
         return None

@@ -63,12 +63,18 @@ class Manifests:
 
     async def _fetch(self, digest: Digest) -> Manifest:
         local = await self._from_folder(digest)
-        if local is not None:
-            manifest, size = local
-            self._remember(digest, manifest, size)
-            return manifest
-        manifest, data = await self._from_nodes(digest)
-        await self.keep(digest, manifest, data)
+        if local is None:
+            try:
+                manifest, data = await self._from_nodes(digest)
+            except NoCopy:
+                local = await self._from_folder(digest, late=True)
+                if local is None:
+                    raise
+            else:
+                await self.keep(digest, manifest, data)
+                return manifest
+        manifest, size = local
+        self._remember(digest, manifest, size)
         return manifest
 
     # ---------------------------------------------------------------------------------------------------- memory
@@ -135,8 +141,12 @@ class Manifests:
 
     # ---------------------------------------------------------------------------------------------------- folder
 
-    async def _from_folder(self, digest: Digest) -> tuple[Manifest, int] | None:
-        if self._folder is None or (data := await self._folder.read(str(digest))) is None:
+    async def _from_folder(self, digest: Digest, *, late: bool = False) -> tuple[Manifest, int] | None:
+        if self._folder is None:
+            return None
+        read = self._folder.read_late if late else self._folder.read
+        data = await read(str(digest))
+        if data is None:
             return None
         try:
             return await _decode(data, digest), len(data)

@@ -6,6 +6,7 @@ With a folder `mock_clock` stands still unless it is told to jump: no thread is 
 import os
 import threading
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -286,6 +287,52 @@ async def test_nobody_waits_long_for_a_copy_that_cannot_be_written(
         mock_clock.jump(0.5)
     assert hanging_disk.names == [str(digests[0]), str(digests[2])]
     assert caplog.text.count("the disk does not answer") == 1
+
+
+async def test_a_slow_folder_is_waited_for_when_no_node_answers(world, content, tmp_path, mock_clock):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    path = tmp_path / str(digest)
+    for store in world.stores:
+        store.faults.append(Fault(hang=True))
+    os.mkfifo(path)
+    catalog, found = world.client(manifests=tmp_path), []
+
+    async def want():
+        found.append(await catalog.manifest(digest))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(want)
+        writing = await trio.to_thread.run_sync(os.open, path, os.O_WRONLY)  # as soon as somebody reads
+        path.unlink()
+        path.write_bytes(manifest.encode())
+        mock_clock.jump(0.5)  # the folder is late
+        for _ in world.stores:
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.25)  # and one node after the other
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(30)
+    os.close(writing)
+    assert found == [manifest]
+
+
+async def test_waiting_for_a_thread_is_no_late_answer(world, content, tmp_path, mock_clock, hanging_disk, caplog):
+    """Three copies one after the other, each almost late: the last has its time from the moment on when it begins."""
+    digests = [world.plant_manifest(content(text)) for text in "xyz"]
+    catalog = world.client(manifests=tmp_path, folder_threads=1)
+    go = threading.Semaphore(0)
+    hanging_disk.go_on = SimpleNamespace(wait=go.acquire, set=lambda: go.release(len(digests)))
+    async with trio.open_nursery() as nursery:
+        for digest in digests:
+            nursery.start_soon(catalog.manifest, digest)
+        for _ in digests:
+            await trio.to_thread.run_sync(hanging_disk.come.acquire)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.4)
+            await trio.testing.wait_all_tasks_blocked()
+            go.release()
+    assert sorted(hanging_disk.names) == sorted(map(str, digests))
+    assert "does not answer" not in caplog.text
 
 
 async def test_threads_that_hang_are_few(world, content, tmp_path, mock_clock, hanging_disk):
