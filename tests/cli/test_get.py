@@ -1,13 +1,8 @@
 """`shardfs get` against real nodes of which one part of the answers never comes."""
 
-import os
-import signal
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
-import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -118,26 +113,3 @@ def test_a_timeout_that_cannot_be(cluster, tmp_path, timeout):
     assert (done.returncode, done.stdout) == (2, "")
     assert "--timeout" in done.stderr
     assert not (tmp_path / "dest").exists()
-
-
-@pytest.mark.parametrize("command", [("get", "m", "dest"), ("put", "src"), ("import", "a", "src")], ids=lambda c: c[0])
-def test_ctrl_c_while_the_cluster_file_does_not_come(tmp_path, command):
-    fifo = tmp_path / "cluster.toml"
-    os.mkfifo(fifo)
-    argv = [sys.executable, "-m", "shardfs", *command, "--cluster", fifo]
-    process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    writer = None
-    try:
-        while writer is None:
-            assert process.poll() is None
-            try:
-                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads it yet
-                time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-    finally:
-        process.kill()
-        process.wait()
-        if writer is not None:
-            os.close(writer)
