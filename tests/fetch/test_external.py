@@ -299,7 +299,7 @@ def test_random_readers_of_raw_and_external_chunks(seed):
         for holder in world.owners(chunk):
             if chance.random() < 0.6:
                 server = chance.choice(world.names)
-                path = f"foreign/{chunk}-{server}"
+                path = f"foreign/{chunk}-{holder}-{server}"  # its own, or the other's bytes might lie over them
                 world.point(chunk, holder, server, path, offset=chance.randrange(5000))
                 holders[path] = (server,)
     world.set_plan(OneGoodCopy(chance, holders, rate=chance.choice((0.05, 0.3))))
