@@ -98,7 +98,7 @@ class OneGoodCopy:
 
     def __call__(self, ask: Ask) -> Fault | None:
         if ask.key not in self.good:
-            self.good[ask.key] = self.chance.choice(self.holders[ask.key])
+            self.good[ask.key] = self.chance.choice(self.holders.get(ask.key, ("",)))  # a lie may lead anywhere
         if self.chance.random() >= self.rate:
             return None
         fault = random_fault(self.chance, ask.length)
