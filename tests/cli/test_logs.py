@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from shardfs.cli import log_file
 from shardfs.cli.log_file import LOG_BYTES_MAX, BoundedLog
 
 LIMIT = 2000
@@ -192,8 +193,10 @@ def test_a_line_that_is_no_line_is_said_so(log, path, capsys):
 PROGRAM = """\
 import logging, sys
 from pathlib import Path
+from shardfs.cli import log_file
 from shardfs.cli.log_file import log_to_file
 from shardfs.cli.logs import log_to_stderr
+log_file.STOP_SECONDS = {stop}
 log_to_stderr(debug=False)
 with log_to_file(Path(sys.argv[1])):
     {body}
@@ -201,8 +204,10 @@ with log_to_file(Path(sys.argv[1])):
 """
 
 
-def program(path, body, after=""):
-    command = [sys.executable, "-c", PROGRAM.replace("{body}", body).replace("{after}", after), str(path)]
+def program(path, body, after="", stop=30.0):
+    """`stop`: how long its end waits for the disk. Where lines are to be there, that is no matter of two seconds."""
+    text = PROGRAM.replace("{body}", body).replace("{after}", after).replace("{stop}", str(stop))
+    command = [sys.executable, "-c", text, str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -228,7 +233,7 @@ def test_nobody_waits_for_a_log_that_does_not_take_anything(path):
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         body = "[logging.getLogger('shardfs').warning('x' * 100) for _ in range(20_000)]"
-        assert program(path, body).returncode == 0
+        assert program(path, body, stop=log_file.STOP_SECONDS).returncode == 0
     finally:
         os.close(reader)
 
