@@ -212,7 +212,7 @@ def program(path, body, after="", stop=30.0):
 
 
 def test_a_process_logs_with_time_and_its_last_lines_are_there(path):
-    body = 'logging.getLogger("shardfs").warning("%s", "hello"); print("and stdout", flush=True)'
+    body = 'logging.getLogger("shardfs").warning("%s", "hello"); sys.stdout.write("and stdout\\n"); sys.stdout.flush()'
     done = program(path, body, after='logging.getLogger("shardfs").warning("on stderr again")')
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     hello, *rest = sorted(path.read_text().splitlines())
