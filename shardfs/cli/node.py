@@ -87,6 +87,6 @@ async def _serve_until_signal(options: ServerOptions, *, as_json: bool) -> None:
 
 def _address(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise click.BadParameter(f"{listen[:64]!r} is not HOST:PORT", param_hint="--listen")
     return host.removeprefix("[").removesuffix("]"), int(port)

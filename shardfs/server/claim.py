@@ -29,37 +29,43 @@ class _Identity(msgspec.Struct):
 def claimed(data: Path, node: str) -> Iterator[None]:
     """Hold the folder for this process. UsageError when it is another node's, ShardfsError when it cannot be had."""
     check_node_id(node)
-    try:
-        data.mkdir(exist_ok=True)
-        lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ShardfsError(f"node {node}: cannot use folder {data}: {error.strerror}") from error
+    lock = -1
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ShardfsError(f"node {node}: folder {data} is in use by another node process") from None
-        try:
+            data.mkdir(exist_ok=True)
+            lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ShardfsError(f"node {node}: folder {data} is in use by another node process") from None
             _identify(data, node)
         except OSError as error:
             raise ShardfsError(f"node {node}: cannot use folder {data}: {error.strerror}") from error
         yield
     finally:
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
 
 def _identify(data: Path, node: str) -> None:
     path = data / IDENTITY
     try:
-        with path.open("rb") as file:
-            found = msgspec.json.decode(file.read(_IDENTITY_BYTES_MAX), type=_Identity)
+        found = msgspec.json.decode(_read(path), type=_Identity)
     except FileNotFoundError:
         _write(path, msgspec.json.encode(_Identity(_FORMAT, node)) + b"\n")
         return
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"node {node}: {path} is damaged: {error}") from error
     if found.format != _FORMAT or found.id != node:
-        raise UsageError(f"node {node}: folder {data} belongs to node {found.id[:64]!r} ({found.format[:64]})")
+        raise UsageError(f"node {node}: folder {data} belongs to node {found.id[:64]!a} ({found.format[:64]!a})")
+
+
+def _read(path: Path) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not hang us
+    try:
+        return os.read(file, _IDENTITY_BYTES_MAX)
+    finally:
+        os.close(file)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -51,6 +51,8 @@ async def _check_address(options: ServerOptions) -> None:
         found = await trio.socket.getaddrinfo(options.host or None, options.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ShardfsError(f"node {options.node}: cannot listen on {options.host}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise _no_host(options) from error
     if options.host and all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found):
         return
     where = options.host or "every address"
@@ -63,6 +65,13 @@ async def _listen(options: ServerOptions) -> list[trio.SocketListener]:
     except OSError as error:
         where = f"{options.host}:{options.port}"
         raise ShardfsError(f"node {options.node}: cannot listen on {where}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise _no_host(options) from error
+
+
+def _no_host(options: ServerOptions) -> UsageError:
+    """For what can be no host's name: IDNA refuses empty and very long labels before anybody is asked."""
+    return UsageError(f"node {options.node}: cannot listen on {options.host[:64]!a}: not a host name")
 
 
 class _Server:

@@ -13,6 +13,7 @@ buffers that are kept and used again. It reads and does not map, because a bad d
 """
 
 import errno
+import logging
 import os
 import secrets
 import stat
@@ -28,6 +29,8 @@ from shardfs.core.keys import ObjectKey
 from shardfs.core.objects import size_limit, verify_object
 from shardfs.errors import InvalidFormat
 from shardfs.store.folder import TEMP, Folder, read_full
+
+logger = logging.getLogger(__name__)
 
 TEMP_SECONDS_MAX = 3600.0
 _CHECKS_AT_ONCE = 4
@@ -134,18 +137,31 @@ class Upload:
 
 
 def sweep(folder: Folder, older_than_seconds: float = TEMP_SECONDS_MAX) -> int:
-    """Remove temp files that nobody has written to for so long; return how many."""
+    """Remove temp files that nobody has written to for so long; return how many.
+
+    What cannot be removed (a folder that somebody put there, say) stays, and one line in the log says so: it is in
+    nobody's way, and a disk that has gone is for the next call to report.
+    """
     oldest = time.time() - older_than_seconds
     removed = 0
+    failures: list[str] = []
     try:
         with folder.open_folder(TEMP) as at, os.scandir(at) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):
+                try:
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
                         os.unlink(entry.name, dir_fd=at)
                         removed += 1
+                except FileNotFoundError:
+                    pass  # somebody else swept it, or its upload has ended
+                except OSError as error:
+                    failures.append(f"{entry.name!a}: {error.strerror}")
     except FileNotFoundError:
         pass
+    except OSError as error:
+        failures.append(str(error.strerror))
+    if failures:
+        logger.warning("%s: %d left behind, first %s", folder.root / TEMP, len(failures), failures[0])
     return removed
 
 

@@ -43,8 +43,47 @@ async def test_a_folder_keeps_its_node(tmp_path: Path) -> None:
     error = await refusal(tmp_path / "a", node="b")
     assert isinstance(error, UsageError)
     assert "belongs to node 'a'" in str(error)
-    (tmp_path / "a" / "node.json").write_bytes(b"{")
-    assert "damaged" in str(await refusal(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b'{"format":"shardfs-node-1","id":"\xff"}', b"[" * 4000, b'"\\ud800"'])
+async def test_a_damaged_identity(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_bytes(content)
+    assert "node.json is damaged" in str(await refusal(tmp_path))
+
+
+async def test_an_identity_that_is_no_file(tmp_path: Path) -> None:
+    identity = tmp_path / "node.json"
+    identity.mkdir()
+    assert "cannot use folder" in str(await refusal(tmp_path))
+    identity.rmdir()
+    os.mkfifo(identity)
+    assert "node.json is damaged" in str(await refusal(tmp_path))
+
+
+async def test_what_cannot_be_removed_from_tmp_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder there, or a file in its place, is no reason not to start."""
+    temp = tmp_path / "a" / "tmp"
+    for name in ("folder", "other"):
+        (temp / name).mkdir(parents=True)
+        os.utime(temp / name, (0, 0))
+    (temp / "old").write_bytes(b"x")
+    os.utime(temp / "old", (0, 0))
+    async with serving(tmp_path / "a") as node:
+        assert await node.store.put(BIG.key, [BIG.data]) is True
+        assert sorted(path.name for path in node.temps()) == ["folder", "other"]
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [f"{temp}: 2 left behind"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "tmp").write_bytes(b"x")
+    async with serving(tmp_path / "b") as node:
+        assert await node.is_well()
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+async def test_what_is_no_host_name(host: str, token: str | None, tmp_path: Path) -> None:
+    error = await refusal(tmp_path / "a", host=host, token=token)
+    assert isinstance(error, UsageError)
+    assert "not a host name" in str(error)
 
 
 async def test_folders_that_cannot_be(tmp_path: Path) -> None:
@@ -134,7 +173,10 @@ def test_plain_line_and_errors_of_the_command(tmp_path: Path) -> None:
         assert failed.stderr.count("\n") == 1
         assert "in use by another node" in failed.stderr
     assert run("--id", "a", "--listen", "0.0.0.0:0").returncode == 2
-    assert run("--id", "a", "--listen", "nonsense").returncode == 2
+    for listen in ("nonsense", "a..b:1", "127.0.0.1:" + "9" * 5000):
+        failed = run("--id", "a", "--listen", listen)
+        assert failed.returncode == 2
+        assert "Traceback" not in failed.stderr
     assert run("--id", "a b", "--listen", "127.0.0.1:0").returncode == 2
 
 

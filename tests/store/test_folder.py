@@ -237,6 +237,13 @@ def test_sweep_takes_only_old_files(tmp_path: Path) -> None:
     assert temps(tmp_path / "a") == ["1-young"]
 
 
+async def test_a_sweep_that_fails_fails_no_put(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "tmp" / "folder"
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    assert await FileStore("a", tmp_path / "a").put(SAMPLE.key, [SAMPLE.data]) is True
+
+
 # ------------------------------------------------------------------------------------------------- FileStore
 
 MEANINGS = [
