@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bench.child import reader, run_reader
 from bench.figures import Figures
 from bench.measure import MIB, Case, evict, file_system, fill, interleave, percentile, refill, resident
 from bench.targets import TARGETS, judge
@@ -101,6 +102,16 @@ def test_the_page_cache_is_what_it_is_said_to_be(tmp_path: Path):
     assert resident(path) == 1.0
     refill([path])
     assert resident(path) == 1.0
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3 * MIB, 5 * MIB + 7])
+def test_a_reader_that_goes_round_reads_all_of_the_file(tmp_path: Path, offset: int):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(5 * MIB + 7))
+    with reader("around", path, offset) as child:
+        assert run_reader(child, 5 * MIB + 7) > 0
+    with reader("read", path, offset, MIB) as child, pytest.raises(RuntimeError, match="of 5242887 bytes"):
+        run_reader(child, 5 * MIB + 7)  # a part is not taken for the whole
 
 
 @pytest.mark.parametrize("size", [16 * MIB, 100 * MIB + 12345])

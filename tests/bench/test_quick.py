@@ -15,7 +15,8 @@ import pytest
 from bench.measure import file_system
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = "cold,put,daemon"
+GROUPS = "cold,put,daemon,placement"
+BELOW = ("daemon.beyond_together", "daemon.beyond_apart")  # at this size memory stays far below what is allowed
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -57,7 +58,9 @@ def test_every_group_gave_figures_and_nothing_failed(results: dict[str, Any]):
 
 def test_figures_and_ratios_are_finite_and_positive(results: dict[str, Any]):
     for name, figure in results["figures"].items():
-        assert all(math.isfinite(figure[key]) and figure[key] > 0 for key in ("median", "min", "max")), name
+        for key in ("median", "min", "max"):
+            assert math.isfinite(figure[key]), name
+            assert (figure[key] > 0) == (name not in BELOW), name
         if figure["limit"] is not None:
             assert figure["limit"] in results["figures"]
             assert math.isfinite(figure["ratio"]["median"]), name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.child import program, reader, run_reader
 from bench.measure import MIB, Case, evict, files_below, refill
-from bench.world import World, wait_cached, warm_nodes
+from bench.world import MODEL, World, wait_cached, warm_nodes
 from shardfs.api.local import LocalCluster
 
 Timed = Callable[[], float | Mapping[str, float]]
@@ -114,16 +114,17 @@ def cold(
     return Case(name, scene, memory_bytes=copies * size + MEMORY_BYTES + (size if how != "read" else 0))
 
 
-def hot(world: World, name: str, how: str) -> Case:
+def hot(world: World, name: str, how: str, *, model: str = MODEL) -> Case:
     """The second read on one mount: the kernel has all of it."""
     world.stored  # noqa: B018
 
     @contextmanager
     def scene() -> Iterator[Timed]:
         with world.mount(*NO_CACHE) as mount:
-            with reader("read", mount.model) as first:
-                run_reader(first, world.size)
-            with reader(how, mount.model) as child:
+            path = mount.path / model
+            with reader("read", path) as first:
+                run_reader(first, path.stat().st_size)
+            with reader(how, path) as child:
                 yield lambda: run_reader(child)
 
     return Case(name, scene, memory_bytes=copied(world, how) + 16 * MIB)
@@ -134,17 +135,21 @@ def copied(world: World, how: str) -> int:
     return world.size if how == "numpy" else 0
 
 
-def filled_cache(world: World) -> Path:
+def filled_cache(world: World, model: str = MODEL) -> Path:
     """A disk cache that holds the whole model. The caller removes it."""
     with world.mount(keep=True) as mount:
-        with reader("read", mount.model) as child:
-            run_reader(child, world.size)
-        wait_cached(mount.model, world.size)
+        path = mount.path / model
+        size = path.stat().st_size
+        with reader("read", path) as child:
+            run_reader(child, size)
+        wait_cached(path, size)
     assert mount.cache is not None
     return mount.cache
 
 
-def warm(world: World, name: str, cache: Path, *, how: str = "read", stop_nodes: bool = False) -> Case:
+def warm(
+    world: World, name: str, cache: Path, *, how: str = "read", stop_nodes: bool = False, model: str = MODEL
+) -> Case:
     """A new mount over a full disk cache of which nothing is in memory."""
 
     world.stored  # noqa: B018
@@ -153,12 +158,13 @@ def warm(world: World, name: str, cache: Path, *, how: str = "read", stop_nodes:
     def scene() -> Iterator[Timed]:
         evict(files_below(cache))
         with world.mount(cache=cache) as mount:
-            mount.model.stat()
+            path = mount.path / model
+            path.stat()
             try:
                 if stop_nodes:
                     for node in world.cluster.node_ids:
                         world.cluster.stop(node)
-                with reader(how, mount.model) as child:
+                with reader(how, path) as child:
                     yield lambda: run_reader(child)
             finally:
                 world.heal()

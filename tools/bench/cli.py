@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import duration
 from bench.context import Bench, Options
 from bench.figures import Figures
 from bench.groups import GROUPS
@@ -23,13 +24,13 @@ from shardfs.core.units import format_size, parse_size
 from shardfs.errors import UsageError
 
 QUICK_SIZE = 48 * MIB
-SPACE_FACTOR = 14
+SPACE_FACTOR, SPACE_FACTOR_PEERS = 14, 18
 SPACE_EXTRA = 2 * GIB
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options, names, work = parse(arguments)
-    if lacking := lacks(work, options.size):
+    if lacking := lacks(work, options):
         print(f"bench: {lacking}")
         return 1
     figures = Figures()
@@ -38,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = World(folder, options.size, say)
     bench = Bench(options, world, figures, say)
     seconds: dict[str, float] = {}
+    say(f"groups: {len(names)}, {duration.said(duration.left(options, names, seconds))} on two quiet cores")
     try:
-        for name in names:
+        for number, name in enumerate(names, 1):
             seconds[name] = run_group(bench, name)
+            rest = duration.said(duration.left(options, names, seconds)) if number < len(names) else "nothing"
+            say(f"{name}: {seconds[name]:.0f} s; {number} of {len(names)} groups done, {rest} left")
             write_report(options, machine(), figures, seconds)
     except KeyboardInterrupt:
         bench.note("stopped by Ctrl-C: the groups that follow are missing")
@@ -69,7 +73,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Options, list[str], Path]:
     parser = argparse.ArgumentParser(
         prog="tools/bench/run",
         description="Measure shardfs beside its limits; writes results.json, results.md and plots.",
-        epilog="groups: " + "; ".join(f"{g.name} ({g.what}; needs {g.needs})" for g in GROUPS.values()),
+        epilog=f"{needs()}; groups: "
+        + "; ".join(f"{g.name} ({g.what}{f'; needs {g.needs}' if g.needs else ''})" for g in GROUPS.values()),
     )
     parser.add_argument("--size", type=size, help="bytes of the model, e.g. 1GiB (the default), 256MiB")
     parser.add_argument("--runs", type=int, help="rounds of each group (default 5)")
@@ -97,6 +102,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[Options, list[str], Path]:
     return options, names, (given.work or Path(tempfile.gettempdir())).resolve()
 
 
+def needs() -> str:
+    """What all groups need, for the help."""
+    space = f"{SPACE_FACTOR} times --size and {SPACE_EXTRA // GIB} GiB on the disk under --work"
+    return f"needs /dev/fuse, and {space} (with peers {SPACE_FACTOR_PEERS} times)"
+
+
 def size(text: str) -> int:
     try:
         number = parse_size(text)
@@ -107,13 +118,13 @@ def size(text: str) -> int:
     return number
 
 
-def lacks(work: Path, model_bytes: int) -> str | None:
+def lacks(work: Path, options: Options) -> str | None:
     """Why nothing can be measured here, if so."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "/dev/fuse cannot be opened, so nothing can be mounted"
     if file_system(work) in ("tmpfs", "ramfs"):
         return f"{work} is in memory, so there is no disk to measure; give --work a folder on a disk"
-    needed = SPACE_FACTOR * model_bytes + SPACE_EXTRA
+    needed = (SPACE_FACTOR_PEERS if options.peers else SPACE_FACTOR) * options.size + SPACE_EXTRA
     free = shutil.disk_usage(work).free
     if free < needed:
         return f"{work} has {format_size(free)} free, {format_size(needed)} are needed; give --work or a smaller --size"

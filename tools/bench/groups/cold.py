@@ -17,6 +17,7 @@ def run(bench: Bench) -> None:
             cases.cold(world, "cold, disk cache"),
             cases.cold(world, "cold, memory only", *cases.NO_CACHE),
             cases.cold(world, "cold, mmap walk", *cases.NO_CACHE, how="mmap"),
+            cases.cold(world, "cold, mmap walk, disk cache", how="mmap"),
         ]
     )
     figures.rate("cold.wire", "raw sockets, no hash, no FUSE", done.series("wire"), size)
@@ -25,4 +26,6 @@ def run(bench: Bench) -> None:
     ceiling = "cold.ceiling"
     figures.rate("cold.cache", "cold read, cache on disk", done.series("cold, disk cache"), size, limit=ceiling)
     figures.rate("cold.memory", "cold read, memory only", done.series("cold, memory only"), size, limit=ceiling)
+    mmap = done.series("cold, mmap walk, disk cache")
+    figures.rate("cold.cache_mmap", "cold mmap walk, cache on disk", mmap, size, limit=ceiling)
     figures.rate("cold.mmap", "cold mmap walk, memory only", done.series("cold, mmap walk"), size, limit=ceiling)

@@ -1,5 +1,8 @@
-"""What a mount costs: CPU seconds of the daemon for each GiB, and its largest memory under eight sequential and four
-random readers at once, beside what `--memory` allowed for data.
+"""What a mount costs: CPU seconds of the daemon for each GiB, and its largest memory under eight readers of the whole
+model and four random readers at once, beside what `--memory` allowed for data.
+
+The eight begin together: once at the beginning, as ranks that load one model do, and once an eighth of the model apart
+and then round, so that for an eighth of the way each has its own part to fetch.
 """
 
 import time
@@ -16,27 +19,42 @@ from bench.world import World
 
 SEQUENTIAL, RANDOM, RANDOM_READS = 8, 4, 300
 BASE_KEY, HIGH_KEY, CPU_KEY = "idle MiB", "peak MiB", "CPU s/GiB"
+CROWDS = {"together": "from the beginning", "apart": "each an eighth further on"}
+"""Case -> where the readers begin."""
 
 
 def run(bench: Bench) -> None:
-    figures = bench.figures
-    done = bench.measure([single(bench.world), crowd(bench.world)])
+    world, figures = bench.world, bench.figures
+    done = bench.measure(
+        [
+            single(world, "single", *cases.NO_CACHE),
+            single(world, "single, disk cache"),
+            *(crowd(world, name) for name in CROWDS),
+        ]
+    )
     unit = "CPU s/GiB"
     figures.add("daemon.cpu", "daemon's CPU, one cold read", unit, done.series("single", CPU_KEY), better="lower")
-    figures.add("daemon.cpu_cache", "with the disk cache", unit, done.series("crowd", CPU_KEY), better="lower")
-    peaks = done.series("crowd", HIGH_KEY)
-    figures.add("daemon.idle", "memory before the first read", "MiB", done.series("crowd", BASE_KEY), better="lower")
-    figures.add("daemon.allowed", "--memory", "MiB", [cases.MEMORY_BYTES / MIB] * len(peaks), better="lower")
-    what = f"peak memory, {SEQUENTIAL} sequential and {RANDOM} random readers"
-    figures.add("daemon.peak", what, "MiB", peaks, better="lower", limit="daemon.allowed")
+    cached = done.series("single, disk cache", CPU_KEY)
+    figures.add("daemon.cpu_cache", "the same with the disk cache", unit, cached, better="lower")
+    what = "daemon's CPU for the model's GiB, these twelve readers, with the disk cache"
+    figures.add("daemon.cpu_crowd", what, unit, done.series("together", CPU_KEY), better="lower")
+    idle = done.series("together", BASE_KEY)
+    figures.add("daemon.idle", "memory before the first read", "MiB", idle, better="lower")
+    figures.add("daemon.allowed", "--memory", "MiB", [cases.MEMORY_BYTES / MIB] * len(idle), better="lower")
+    for name, where in CROWDS.items():
+        peaks = done.series(name, HIGH_KEY)
+        what = f"{SEQUENTIAL} whole-model readers, {where}, and {RANDOM} random ones"
+        figures.add(f"daemon.peak_{name}", f"peak memory, {what}", "MiB", peaks, better="lower", limit="daemon.allowed")
+        beyond = [peak - cases.MEMORY_BYTES / MIB for peak in peaks]
+        figures.add(f"daemon.beyond_{name}", f"the same minus --memory, {where}", "MiB", beyond, better="lower")
 
 
-def single(world: World) -> Case:
+def single(world: World, name: str, *options: str) -> Case:
     world.stored  # noqa: B018
 
     @contextmanager
     def scene() -> Iterator[cases.Timed]:
-        with world.mount(*cases.NO_CACHE) as mount, reader("read", mount.model) as child:
+        with world.mount(*options) as mount, reader("read", mount.model) as child:
 
             def timed() -> dict[str, float]:
                 before = cpu_seconds(mount.pid)
@@ -45,18 +63,18 @@ def single(world: World) -> Case:
 
             yield timed
 
-    return Case("single", scene, memory_bytes=world.size + cases.MEMORY_BYTES)
+    return Case(name, scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
 
 
-def crowd(world: World) -> Case:
+def crowd(world: World, name: str) -> Case:
     world.stored  # noqa: B018
+    part = world.size // SEQUENTIAL if name == "apart" else 0
 
     @contextmanager
     def scene() -> Iterator[cases.Timed]:
-        part = world.size // SEQUENTIAL
         with world.mount() as mount, ExitStack() as stack:
             sequential = [
-                stack.enter_context(reader("read", mount.model, number * part, part)) for number in range(SEQUENTIAL)
+                stack.enter_context(reader("around", mount.model, number * part)) for number in range(SEQUENTIAL)
             ]
             scattered = [
                 stack.enter_context(reader("random", mount.model, seed, RANDOM_READS)) for seed in range(RANDOM)
@@ -66,7 +84,7 @@ def crowd(world: World) -> Case:
                 before, idle = cpu_seconds(mount.pid), memory_mib(mount.pid, "VmHWM")
                 for child in scattered:
                     child.go()
-                seconds = run_all(sequential, part * SEQUENTIAL)
+                seconds = run_all(sequential, world.size * SEQUENTIAL)
                 for child in scattered:
                     child.answer()
                 cpu = (cpu_seconds(mount.pid) - before) / (world.size / GIB)
@@ -74,7 +92,7 @@ def crowd(world: World) -> Case:
 
             yield timed
 
-    return Case("crowd", scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
+    return Case(name, scene, memory_bytes=2 * world.size + cases.MEMORY_BYTES)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -20,20 +20,19 @@ import trio
 from bench import cases
 from bench.child import program, reader, run_reader
 from bench.context import Bench
+from bench.elsewhere import Endpoint, s3fs_on
 from bench.engine import Engine, cluster_text, on_each
 from bench.measure import MIB, Case, middle
 from bench.plan import StoredChunk, stored_model
-from bench.rivals import Rival, find, running, s3fs_at
+from bench.rivals import Rival, find, running
 from bench.signed import Bucket
 from bench.world import MODEL, World
 from shardfs.core.keys import ref_prefix
-from shardfs.core.location import parse_s3
 
 SIZE_MAX = 256 * MIB
 LATENCY_SECONDS = 0.050
 FAR_BYTES = 4 * MIB
 SAMPLES, SAMPLES_QUICK = 5, 2
-PLAIN = "plain"
 FAR = {
     "seen": "first byte, model just looked at",
     "aged": "first byte, model looked at seconds ago",
@@ -70,7 +69,7 @@ def s3(bench: Bench, s3: Engine, size: int) -> None:
     world, figures = bench.world, bench.figures
     rounds = [direct(s3, "sockets"), direct(s3, "store"), mounted(world, s3, size)]
     if find("s3fs"):
-        rounds.append(by_s3fs(world, s3, plain_object(bench, s3, size), size))
+        rounds.append(by_s3fs(world, s3, s3fs_on(Endpoint.holding(s3, source(world, size))), size))
     else:
         bench.note("s3fs: left out, not installed")
     done = bench.measure(rounds)
@@ -120,15 +119,6 @@ def direct(engine: Engine, how: str) -> Case:
             yield lambda: run_reader(child)
 
     return warmed(engine, Case(how, scene, memory_bytes=128 * MIB))
-
-
-def plain_object(bench: Bench, s3: Engine, size: int) -> Rival:
-    """s3fs, on the model as one object of the same bucket."""
-    place = parse_s3(s3.url)
-    bucket = Bucket.of(s3.url.replace(place.prefix.rstrip("/"), PLAIN))
-    bucket.put("")  # s3fs wants its folder to be there
-    bucket.put(MODEL, source(bench.world, size))
-    return s3fs_at(place.bucket, PLAIN, place.endpoint, place.region)
 
 
 def by_s3fs(world: World, s3: Engine, rival: Rival, size: int) -> Case:

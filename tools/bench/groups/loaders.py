@@ -1,4 +1,5 @@
-"""What frameworks do: safetensors' load_file and torch.load, cold, warm and hot, beside a sequential read.
+"""What frameworks do: safetensors' load_file and torch.load, cold (memory only, and cache on disk), warm and hot,
+beside a sequential read.
 
 Times, not rates: the ratio says how much longer loading takes than reading. Loaders that only map the file are made to
 touch every page. With --passthrough (see `bench.passthrough`) a load is beside the same load of the local file, which
@@ -17,6 +18,8 @@ from bench.measure import Case, Results
 from bench.world import World
 
 TORCH_MODEL = "bench.pt"
+STATES = {"cold": "cold", "cold_cache": "cold, cache on disk,", "warm": "warm", "hot": "hot"}
+"""State of the model -> how the report says it."""
 LOCAL = {"warm": "disk", "hot": "memory"}
 """State of the model -> where the local file is that it is compared with."""
 
@@ -29,21 +32,23 @@ def run(bench: Bench) -> None:
     hows = {"numpy": "safetensors.numpy.load_file"}
     if find_spec("torch") is not None:
         hows["torch-safetensors"] = "safetensors.torch.load_file"
-        publish_torch(world)
     else:
         bench.note("loaders: torch is not installed, only safetensors.numpy is measured")
     world.stored  # noqa: B018
-    cache = cases.filled_cache(world)
+    caches = [cache := cases.filled_cache(world)]
     try:
         rounds = served(world, cache, ("read", *hows))
         if "torch-safetensors" in hows:
-            rounds.append(cases.cold(world, "cold torch", *cases.NO_CACHE, how="torch", model=TORCH_MODEL))
+            publish_torch(world)
+            caches.append(cases.filled_cache(world, TORCH_MODEL))
+            rounds += by_torch_load(world, caches[-1])
         why = passthrough.lacking(world, cache)
         if why is None:
             rounds += handed_over(world, cache, tuple(hows))
         done = bench.measure(rounds)
     finally:
-        shutil.rmtree(cache, ignore_errors=True)
+        for folder in caches:
+            shutil.rmtree(folder, ignore_errors=True)
     record(bench.figures, done, hows)
     if why is not None:
         names = [_key(f"passthrough_{state}", how) for how in hows for state in LOCAL]
@@ -56,10 +61,20 @@ def served(world: World, cache: Path, hows: tuple[str, ...]) -> list[Case]:
     for how in hows:
         rounds += [
             cases.cold(world, f"cold {how}", *cases.NO_CACHE, how=how),
+            cases.cold(world, f"cold_cache {how}", how=how),
             cases.warm(world, f"warm {how}", cache, how=how),
             cases.hot(world, f"hot {how}", how),
         ]
     return rounds
+
+
+def by_torch_load(world: World, cache: Path) -> list[Case]:
+    """torch.load(mmap=True) of a file of its own, which the cache holds."""
+    return [
+        cases.cold(world, "cold torch", *cases.NO_CACHE, how="torch", model=TORCH_MODEL),
+        cases.warm(world, "warm torch", cache, how="torch", model=TORCH_MODEL),
+        cases.hot(world, "hot torch", "torch", model=TORCH_MODEL),
+    ]
 
 
 def handed_over(world: World, cache: Path, hows: tuple[str, ...]) -> list[Case]:
@@ -76,13 +91,14 @@ def handed_over(world: World, cache: Path, hows: tuple[str, ...]) -> list[Case]:
 
 
 def record(figures: Figures, done: Results, hows: dict[str, str]) -> None:
-    for state in ("cold", "warm", "hot"):
-        figures.seconds(_key(state, "read"), f"{state} sequential read", done.series(f"{state} read"))
+    for state, said in STATES.items():
+        figures.seconds(_key(state, "read"), f"{said} sequential read", done.series(f"{state} read"))
         for how, what in hows.items():
             series = done.series(f"{state} {how}")
-            figures.seconds(_key(state, how), f"{state} {what}", series, limit=_key(state, "read"))
-    cold = done.series("cold torch")
-    figures.seconds("loaders.torch_load", "cold torch.load(mmap=True)", cold, limit=_key("cold", "read"))
+            figures.seconds(_key(state, how), f"{said} {what}", series, limit=_key(state, "read"))
+        series = done.series(f"{state} torch")
+        what = f"{said} torch.load(mmap=True)"
+        figures.seconds(_key(state, "torch_load"), what, series, limit=_key(state, "read"))
     for how, what in hows.items():
         for state, local in LOCAL.items():
             limit = _key(local, how)

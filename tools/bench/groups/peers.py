@@ -1,9 +1,10 @@
 """Other filesystems on the same bytes, beside shardfs, in the same rounds: cold, and warm where they keep a disk cache.
 
-Their servers have the file in memory, as shardfs' nodes do. Warm: a new mount over a full disk cache of which nothing
-is in memory; with --passthrough the mount has read it once before (see `bench.passthrough`). The plain local file, not
-in memory, is there for reference. CPU is that of the client and its children (sshfs has ssh processes that decrypt),
-not of the servers. Only with --peers.
+All read the whole model. Their servers have it in memory, as shardfs' nodes do; those on S3 read from a slower server
+than the others, a real one that is written in Python (see `bench.elsewhere`). Warm: a new mount over a full disk cache
+of which nothing is in memory; with --passthrough the mount has read it once before (see `bench.passthrough`). The plain
+local file, not in memory, is there for reference. CPU is that of the client and its children (sshfs has ssh processes
+that decrypt), not of the servers. Only with --peers.
 """
 
 import shutil
@@ -11,22 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench import cases, passthrough
+from bench import cases, elsewhere, passthrough
 from bench.child import Child, reader, run_reader
 from bench.context import Bench
+from bench.debian import RIVALS
 from bench.figures import Figures
 from bench.groups.daemon import CPU_KEY, cpu_seconds
-from bench.measure import GIB, Case, Results, evict, files_below, fill, middle
-from bench.rivals import FAMILY, RIVALS, S3_ONLY, Rival, find, running
+from bench.measure import GIB, Case, Results, evict, files_below, middle
+from bench.rivals import FAMILY, Rival, running
 from bench.world import World
 
 HANDED_OVER = "shardfs --passthrough, warm"
 
 
 def run(bench: Bench) -> None:
+    bench.world.stored  # noqa: B018
+    with elsewhere.rivals(bench) as others:
+        measure(bench, [*present(bench), *others])
+
+
+def measure(bench: Bench, there: list[Rival]) -> None:
     world = bench.world
-    there = present(bench)
-    world.stored  # noqa: B018
     caches = {"shardfs": cases.filled_cache(world)}
     rounds = [
         cases.disk(world),
@@ -53,6 +59,10 @@ def run(bench: Bench) -> None:
     finally:
         for cache in caches.values():
             shutil.rmtree(cache, ignore_errors=True)
+    record(bench, done, there)
+
+
+def record(bench: Bench, done: Results, there: list[Rival]) -> None:
     figures, size = bench.figures, bench.options.size
     figures.rate("peers.disk", "local file, page cache dropped", done.series("disk read"), size)
     for state in ("cold", "warm"):
@@ -89,8 +99,6 @@ def present(bench: Bench) -> list[Rival]:
     for rival in RIVALS:
         if rival.missing:
             bench.note(f"{rival.name}: left out, not installed: {', '.join(rival.missing)}")
-    for program, why in S3_ONLY.items():
-        bench.note(f"{program}: {why if find(program) else 'left out, not installed'}")
     return [rival for rival in RIVALS if not rival.missing]
 
 
@@ -109,7 +117,7 @@ def best(figures: Figures, state: str, there: list[Rival]) -> None:
 def cold(world: World, rival: Rival) -> Case:
     @contextmanager
     def scene() -> Iterator[cases.Timed]:
-        fill([world.source])
+        rival.prepare(world)
         cache = world.place("rival-cache")
         try:
             with running(world, rival, cache) as mount, reader("read", mount.path) as child:

@@ -1,6 +1,7 @@
 """Reads a file the way a program would, and says how long it took: `reader.py HOW PATH [OFFSET LENGTH]`.
 
     read     1 MiB reads into one buffer        mmap       copies 1 MiB pieces out of a private mapping
+    around   read, from OFFSET to the end and then from the beginning to OFFSET: all of it
     sha256   read, with the digest; says `half` in a line of its own when it is half way
     first    opens and reads one byte        stat, list    asks for the attributes, or the entries of a folder
     random   LENGTH reads of 4 to 256 KiB all over the file, chosen by the seed OFFSET
@@ -33,6 +34,14 @@ def by_read(path: str, offset: int, length: int) -> dict[str, object]:
         while left and (count := file.readinto(buffer[: min(STEP, left)])):
             left -= count
     return {"bytes": length - left}
+
+
+def by_around(path: str, offset: int, _length: int) -> dict[str, object]:
+    """All of the file, whose size is looked up when it starts."""
+    done = 0
+    for start, end in ((offset, os.stat(path).st_size), (0, offset)):
+        done += int(str(by_read(path, start, end - start)["bytes"]))
+    return {"bytes": done}
 
 
 def by_mmap(path: str, offset: int, length: int) -> dict[str, object]:
@@ -88,6 +97,7 @@ WHOLE = ("read", "mmap", "sha256")  # these need to know how much there is
 
 PLAIN: dict[str, Work] = {
     "read": by_read,
+    "around": by_around,
     "mmap": by_mmap,
     "sha256": by_sha256,
     "first": by_first,
@@ -145,7 +155,7 @@ def main() -> None:
     answer: dict[str, object]
     try:
         offset = int(span[0]) if span else 0
-        length = int(span[1]) if span else os.stat(path).st_size if how in WHOLE else 0
+        length = int(span[1]) if len(span) > 1 else os.stat(path).st_size if how in WHOLE else 0
         answer = work(path, offset, length)
     except OSError as error:
         answer = {"error": error.strerror, "errno": error.errno}
