@@ -79,6 +79,7 @@ class CacheFile:
         end = self._end(first, len(into))
         good = not self._shared.health.bypassed and self._read(first, end, into)
         self._shared.counters.add("hit_bytes" if good else "miss_bytes", len(into))
+        self._leave()
         return good
 
     def write(self, first: int, data: memoryview) -> bool:
@@ -91,6 +92,7 @@ class CacheFile:
         end = self._end(first, len(data))
         done = self._writer.write(first, end, data)
         self._shared.counters.add("written_bytes" if done else "rejected_bytes", len(data))
+        self._leave()
         return done
 
     def touch(self) -> None:
@@ -142,9 +144,17 @@ class CacheFile:
     def close(self) -> None:
         """Give the file back, once for each time it was handed out or held."""
         if self._shared.ledger.unhold(self.number):
-            self._shared.errands.do(self.number, self.settle, here=not self.stored.on_disk, once=True)
+            self._put_away()
 
     # ---------------------------------------------------------------------------------------------------- inner
+
+    def _put_away(self) -> None:
+        self._shared.errands.do(self.number, self.settle, here=not self.stored.on_disk, once=True)
+
+    def _leave(self) -> None:
+        """The end of a read or write that the disk held up, and that everybody else has left."""
+        if self.number >= 0 and self._shared.ledger.idle(self.number):
+            self._put_away()
 
     def _take_back(self) -> None:
         lending = self._shared.lending

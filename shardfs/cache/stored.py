@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,9 @@ class StoredFile:
                     self.presence.drop()
 
     def remove(self) -> None:
-        """Delete both files."""
+        """Delete both files. No call of the disk when there are none, so that the event loop may ask for it."""
+        if not self._on_disk:
+            return
         with self._pool.noted():
             for path in (self.map_path, self.data_path):
                 self._pool.forget(path)
@@ -193,8 +195,14 @@ class StoredFile:
                 return
             with self._pool.noted():
                 self.data_path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
-                self._data.inode = _make(self.data_path, b"", self.content.size)
-                _make(self.map_path, encode_header(self.content), self.content.map_bytes)
+                try:
+                    self._data.inode = _make(self.data_path, b"", self.content.size)
+                    _make(self.map_path, encode_header(self.content), self.content.map_bytes)
+                except OSError:
+                    with suppress(OSError):  # what stays is swept at the next start
+                        self.map_path.unlink(missing_ok=True)
+                        self.data_path.unlink(missing_ok=True)
+                    raise
             self._on_disk = True
 
 

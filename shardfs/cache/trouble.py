@@ -7,8 +7,11 @@ from shardfs.cache.folder import CacheFolder
 from shardfs.cache.health import DiskHealth, DiskHealthOptions
 from shardfs.cache.shared import Counters, is_full, is_own_trouble
 from shardfs.cache.under_way import UnderWay
+from shardfs.obs.throttle import Throttle
 
 _log = logging.getLogger(__name__)
+
+_HANGS_SAID = 5
 
 
 class Trouble:
@@ -29,6 +32,9 @@ class Trouble:
         self._counters = counters
         self._clock = clock
         self._warned_full = False
+        # A disk that comes and goes: after some pairs of lines in a minute neither is said.
+        self._throttle = Throttle(burst=_HANGS_SAID, seconds=60.0)
+        self._said_hung = False
 
     def probe(self) -> bool:
         """Ask the disk whether it is there again."""
@@ -59,6 +65,10 @@ class Trouble:
 
     def _hung(self, hangs: bool) -> None:
         if hangs:
-            _log.warning("cache folder %s: the disk does not answer; going on without it", self._folder.path)
-        elif not self.health.bypassed:  # it may have answered with errors
+            self._said_hung, left_out = self._throttle.admit(self._clock())
+            if left_out:
+                _log.warning("cache folder %s: and did not answer %d times more", self._folder.path, left_out)
+            if self._said_hung:
+                _log.warning("cache folder %s: the disk does not answer; going on without it", self._folder.path)
+        elif self._said_hung and not self.health.bypassed:  # it may have answered with errors
             _log.info("cache folder %s: in use again", self._folder.path)

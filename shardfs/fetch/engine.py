@@ -11,9 +11,9 @@ and are given up before they make a reader wait long.
 """
 
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -112,7 +112,7 @@ class Engine:
                 return self._later(place, start, length, whole=whole)
             fill = self._fills.enter(place, slot)
         self._fills.use(fill)
-        return Waiting(fill, start, length, whole=whole, fills=self._fills, begin=self._begin)
+        return Waiting(fill, place, start, length, whole=whole, fills=self._fills, begin=self._begin)
 
     async def read(self, place: ChunkPlace, start: int, length: int, *, whole: bool) -> memoryview:
         """As `request`, and wait for the answer. Raises NoCopy."""
@@ -138,22 +138,25 @@ class Engine:
             fill = self._fills.enter(place, slot)
         wanted = fill.mask(first, fill.blocks if end is None else end)
         if wanted & ~fill.ready & ~fill.pending:
-            self._start(fill, wanted)
+            self._start(fill, place, wanted)
         return True
 
     def unwanted(self, place: ChunkPlace) -> None:
         """Nobody is expected to ask for this run: its memory is the first to be used for others."""
         self._fills.unwanted(place)
 
-    def _begin(self, fill: Fill, mask: int) -> bool:
+    def _begin(self, fill: Fill, place: ChunkPlace, mask: int) -> bool:
         """Another try for somebody who waits; False when there is none."""
         if self._stopping:
             return False
-        self._start(fill, mask)
+        self._start(fill, place, mask)
         return True
 
-    def _start(self, fill: Fill, mask: int) -> None:
-        """Start jobs for the blocks of `mask` that nobody brings yet, one for each contiguous run."""
+    def _start(self, fill: Fill, place: ChunkPlace, mask: int) -> None:
+        """Start jobs for the blocks of `mask` that nobody brings yet, one for each contiguous run.
+
+        `place`: of a reader that has its file open.
+        """
         assert self._nursery is not None, "the engine is not running"
         mask &= ~fill.ready & ~fill.pending
         fill.pending |= mask
@@ -162,9 +165,9 @@ class Engine:
             first, end = first_run(mask)
             mask &= ~fill.mask(first, end)
             fill.pins += 1
-            if fill.place.cache_file is not None:
-                fill.place.cache_file.hold()
-            self._nursery.start_soon(self._job, fill, fill.place, first, end)
+            if place.cache_file is not None:
+                place.cache_file.hold()
+            self._nursery.start_soon(self._job, fill, place, first, end)
 
     async def _job(self, fill: Fill, place: ChunkPlace, first: int, end: int) -> None:
         failure: Exception | None = self._stopped(place)  # unless it comes to its end
@@ -211,16 +214,19 @@ class Engine:
         """Fetch what the disk did not deliver. One that has it and hangs may only be slow: whoever answers first."""
         wanted = fill.mask(first, end)
         while wanted & ~fill.ready and self._disk.held_up(place, first, end):
+            until = -math.inf  # should the disk hang again, the nodes are asked again
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._disk.answers, place, first, end, nursery.cancel_scope)
-                with suppress(ShardfsError):  # then the disk is waited for
+                try:
                     await self._from_nodes(fill, place, first, end, report)
                     nursery.cancel_scope.cancel()
+                except ShardfsError:  # only the disk is left
+                    until = trio.current_effective_deadline()
             missing = wanted & ~fill.ready
             while missing:
                 at, stop = first_run(missing)
                 missing &= ~fill.mask(at, stop)
-                await self._disk.bring(fill, place, at, stop, until=trio.current_effective_deadline())
+                await self._disk.bring(fill, place, at, stop, until=until)
         await self._from_nodes(fill, place, first, end, report)
 
     async def _from_nodes(self, fill: Fill, place: ChunkPlace, first: int, end: int, report: Report) -> None:

@@ -35,10 +35,7 @@ class Fills:
 
     def find(self, place: ChunkPlace) -> Fill | None:
         key = place.key
-        fill = self._consumed.get(key) or self._unread.get(key) or self._spent.get(key)
-        if fill is not None:
-            fill.place = place  # the same bytes, perhaps of another file: this one's cache file is open
-        return fill
+        return self._consumed.get(key) or self._unread.get(key) or self._spent.get(key)
 
     def enter(self, place: ChunkPlace, slot: Slot) -> Fill:
         """A new one, in that memory; it counts as unread until it is used."""

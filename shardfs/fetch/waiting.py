@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from shardfs.errors import NoCopy
-from shardfs.fetch.fill import Fill
+from shardfs.fetch.fill import ChunkPlace, Fill
 from shardfs.fetch.fills import Fills
 
 Ended = Callable[[Exception | None], None]
@@ -20,24 +20,27 @@ Ended = Callable[[Exception | None], None]
 class Waiting:
     """Plain bytes [start, start + length) of a fill; its memory stays until this is over.
 
-    `begin(fill, mask)` starts to fetch what is neither there nor on its way, or says that it does not. Guarded by the
-    event loop.
+    `begin(fill, place, mask)` starts to fetch what is neither there nor on its way, or says that it does not. `place`
+    is this reader's, whose file is open as long as it waits: others with the same bytes may close theirs. Guarded by
+    the event loop.
     """
 
-    __slots__ = ("_begin", "_ended", "_fill", "_fills", "_length", "_start", "_tries", "_wanted", "over")
+    __slots__ = ("_begin", "_ended", "_fill", "_fills", "_length", "_place", "_start", "_tries", "_wanted", "over")
 
     def __init__(
         self,
         fill: Fill,
+        place: ChunkPlace,
         start: int,
         length: int,
         *,
         whole: bool,
         fills: Fills,
-        begin: Callable[[Fill, int], bool],
+        begin: Callable[[Fill, ChunkPlace, int], bool],
     ) -> None:
         first, end = fill.blocks_of(start, length)
         self._fill = fill
+        self._place = place
         self._start = start
         self._length = length
         self._wanted = fill.mask(first, end)
@@ -95,7 +98,7 @@ class Waiting:
         if not missing:
             self._end(None)
         elif missing & ~fill.pending:
-            begun = self._tries and self._begin(fill, self._tries.pop())
+            begun = self._tries and self._begin(fill, self._place, self._tries.pop())
             if not begun:
                 self._end(fill.failure or NoCopy(f"chunk {fill.place.digest.hex()[:16]}: given up"))
 

@@ -114,10 +114,11 @@ class Writeback:
         try:
             await trio.sleep_forever()
         finally:
+            self.shed()
             with trio.CancelScope(shield=True):
                 while any(write.scope.shield for write in self._running):
                     for write in self._running:
-                        write.scope.shield = not write.file.hangs
+                        write.scope.shield &= not write.file.hangs  # once let go of, for good
                     await trio.sleep(END_LOOK_SECONDS)
 
     def _release(self, write: _Write) -> None:

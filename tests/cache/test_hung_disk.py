@@ -1,5 +1,6 @@
 """A disk that hangs under one read or write: the cache has nothing and stores nothing until it has answered."""
 
+import errno
 import logging
 import os
 import threading
@@ -116,4 +117,96 @@ def test_errors_leave_nothing_under_way(cache: DiskCache, clock: Clock, tmp_path
     assert not HUNG.holds(file, 0, 1)
     clock.now += 2 * HANG_SECONDS
     assert not file.hangs
+    file.close()
+
+
+def test_a_file_of_which_nothing_is_there_is_closed_without_the_disk(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop closes it, and would stand still with the disk; and one that is read-only gives an error."""
+    called: list[Path] = []
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        called.append(path)
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        for seed in range(10, 20):
+            cache.file(sample(seed, MIB).content).close()
+        cache.settle()
+    assert called == []
+    assert (cache.statistics().files, cache.statistics().write_errors) == (0, 0)
+
+
+def test_a_map_that_cannot_be_made_leaves_no_data_file(
+    cache: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., object] = holes.write_full
+
+    def fails(fd: int, *args: object) -> object:
+        if Path(os.readlink(f"/proc/self/fd/{fd}")) == map_path(tmp_path, HUNG.content):
+            raise OSError(errno.EIO, "broken")
+        return real(fd, *args)
+
+    file = cache.file(HUNG.content)
+    with monkeypatch.context() as patch:
+        patch.setattr(holes, "write_full", fails)
+        assert not HUNG.store(file, 0, 1)
+    assert not data_path(tmp_path, HUNG.content).exists()
+    assert not map_path(tmp_path, HUNG.content).exists()
+    assert HUNG.store(file, 0, 1)
+    file.close()
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_the_last_operation_puts_away_a_file_that_was_closed_meanwhile(
+    cache: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    file = cache.file(HUNG.content)
+    assert HUNG.store(file, 0, 8)
+    call, job = {
+        "read": ("read_full", lambda: HUNG.holds(file, 0, 8)),
+        "write": ("write_full", lambda: HUNG.store(file, 8, 16)),
+    }[what]
+    with hanging(monkeypatch, call, data_path(tmp_path, HUNG.content)) as began:
+        thread = in_thread(job, began)
+        file.close()
+        cache.settle()
+        assert file.settled
+        assert file._presence.words is not None
+    thread.join(LIMIT_SECONDS)
+    cache.settle()
+    assert file._presence.words is None
+
+
+def test_a_disk_that_comes_and_goes_is_not_spoken_of_each_time(
+    cache: DiskCache, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = cache.file(HUNG.content)
+    assert HUNG.store(file, 0, 8)
+    for _ in range(20):
+        with hanging(monkeypatch, "read_full", data_path(tmp_path, HUNG.content)) as began:
+            thread = in_thread(lambda: HUNG.holds(file, 0, 8), began)
+            clock.now += HANG_SECONDS
+            assert file.hangs
+        thread.join(LIMIT_SECONDS)
+        assert not file.hangs
+    lines = [record.message.partition(": ")[2] for record in caplog.records]
+    assert lines == ["the disk does not answer; going on without it", "in use again"] * 5
+    caplog.clear()
+    clock.now += 60
+    with hanging(monkeypatch, "read_full", data_path(tmp_path, HUNG.content)) as began:
+        thread = in_thread(lambda: HUNG.holds(file, 0, 8), began)
+        clock.now += HANG_SECONDS
+        assert file.hangs
+    thread.join(LIMIT_SECONDS)
+    assert not file.hangs
+    lines = [record.message.partition(": ")[2] for record in caplog.records]
+    assert lines == [
+        "and did not answer 15 times more",
+        "the disk does not answer; going on without it",
+        "in use again",
+    ]
     file.close()

@@ -18,6 +18,7 @@ from shardfs.core.digest import Digest
 from shardfs.fetch.disk_reads import LONG_AT_A_TIME, LONG_BYTES, DiskReads, _Read
 from shardfs.fetch.fill import ChunkPlace, Fill
 from shardfs.obs.reading import ReadMetrics
+from tests.fetch.world import World
 
 BLOCK = 256 * 1024
 RUN = 2 * LONG_BYTES
@@ -250,3 +251,50 @@ async def test_the_end_waits_for_no_thread():
             await file.begins(1)
             nursery.cancel_scope.cancel()
         assert not fill.ready
+
+
+class ComesAndGoes(HeldDisk):
+    """Has every block, and after the first read hangs for good whenever one begins."""
+
+    given_up = False
+
+    def missing(self, first: int, end: int) -> int:
+        return first if self.hangs else end
+
+    def held_up(self, first: int, end: int) -> bool:
+        return self.hangs
+
+    def hold(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def write(self, first: int, data: memoryview) -> bool:
+        return True
+
+    def read(self, first: int, into: memoryview) -> bool:
+        super().read(first, into)
+        return False
+
+
+async def test_a_disk_that_comes_and_goes_does_not_outlive_nodes_that_deliver() -> None:
+    """It answers for a moment while the nodes are asked, so the disk is asked again, and hangs again."""
+    world, disk = World(latency=1.0, job_timeout=30.0), ComesAndGoes(1)
+    async with world.running(), trio.open_nursery() as nursery:
+
+        async def come_and_go() -> None:
+            await disk.begins(1)
+            disk.hangs = True
+            while not world.asked(0):  # noqa: ASYNC110 - nothing tells of a request
+                await trio.sleep(0.01)
+            disk.hangs = False
+            await disk.begins(1)
+            disk.hangs = True
+
+        nursery.start_soon(come_and_go)
+        try:
+            await world.read(world.place(0, cache_file=disk), whole=False)  # type: ignore[arg-type]
+        finally:
+            disk.free.set()
+        assert len(disk.begun) == 2

@@ -101,3 +101,49 @@ async def test_told_when_the_engine_stops(autojump_clock, whole):
     assert "stopping" in str(failure)
     with pytest.raises(NoCopy, match="stopping"):
         world.engine.request(world.place(0), 0, BLOCK, whole=whole)
+
+
+class OpenFile:
+    """A cache file that has nothing and counts how often it is open."""
+
+    number = 1
+    hangs = given_up = False
+
+    def __init__(self) -> None:
+        self.opens = 1
+        self.written = 0
+
+    def missing(self, first: int, end: int) -> int:
+        return first
+
+    def held_up(self, first: int, end: int) -> bool:
+        return False
+
+    def hold(self) -> None:
+        assert self.opens, "held after it was closed"
+        self.opens += 1
+
+    def close(self) -> None:
+        self.opens -= 1
+
+    def write(self, first: int, data: memoryview) -> bool:
+        self.written += 1
+        return True
+
+
+async def test_another_try_is_made_for_a_file_that_is_still_open(autojump_clock):
+    """Two models have a chunk in common. The reader of the one waits, that of the other is gone and its file closed."""
+    world = World(plan=always(Kind.REFUSE, ["n0", "n1", "n2"]), latency=0.1, job_timeout=1.0)
+    stays, goes = OpenFile(), OpenFile()
+    async with world.running():
+        place = world.place(0, cache_file=stays)
+        waiting = world.engine.request(place, 0, BLOCK, whole=True)
+        waiting.then(lambda _: None)
+        await trio.sleep(0.01)
+        other = world.engine.request(world.place(0, cache_file=goes), 0, BLOCK, whole=False)
+        other.abandon()
+        goes.close()
+        await trio.sleep(5)
+        assert waiting.over
+        await world.settle()
+    assert (stays.opens, goes.opens) == (1, 0)

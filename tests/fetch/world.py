@@ -183,7 +183,7 @@ class World:
         assert [(fill.pins, fill.pending) for fill in fills if fill.pins or fill.pending] == []
         assert not self.pool._waiting
         free = (*self.pool._free, *self.pool._fresh)
-        slots = [fill.slot.index for fill in fills] + [slot.index for slot in free]
+        slots = [slot.index for fill in fills for slot in (fill.slot, *fill.left)] + [slot.index for slot in free]
         assert sorted(slots) == list(range(self.pool.slots)), "slots lost or given twice"
         assert [store.inflight_bytes for store in self.fleet.stores] == [0] * len(self.fleet.stores)
         assert [node.open_calls for node in self.nodes.values()] == [0] * len(self.nodes)
