@@ -16,21 +16,28 @@ LIMIT_SECONDS = 60.0
 """Never reached."""
 
 
-class SlowFile:
-    """`answers` to the question whether it hangs, one after the other, the last for ever."""
+class Disk:
+    """Hangs at some of the looks at it, which it counts."""
 
-    def __init__(self, answers: list[bool]) -> None:
+    def __init__(self) -> None:
+        self.looks = 0
+        self.hangs_at: frozenset[int] = frozenset()
+
+
+class SlowFile:
+    def __init__(self, disk: Disk) -> None:
         self.number = 1
         self.given_up = False
         self.holds = 0
         self.writes = 0
         self.go_on = threading.Event()
         self.begun = threading.Semaphore(0)
-        self.answers = answers
+        self.disk = disk
 
     @property
     def hangs(self) -> bool:
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.disk.looks += 1
+        return self.disk.looks in self.disk.hangs_at
 
     def hold(self) -> None:
         self.holds += 1
@@ -66,7 +73,7 @@ class Scene:
 
 async def test_at_the_end_only_what_has_begun_is_finished() -> None:
     """What waits may be as much as the memory, and the disk slow: nobody waits for that at an unmount."""
-    scene, file = Scene(), SlowFile([False])
+    scene, file = Scene(), SlowFile(Disk())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scene.writeback.run)
         for _ in range(12):
@@ -81,18 +88,19 @@ async def test_at_the_end_only_what_has_begun_is_finished() -> None:
 
 async def test_a_write_that_was_let_go_of_stays_so_when_its_disk_answers_again() -> None:
     """Two writes are looked at one after the other; between the two looks the disk comes back."""
-    scene, answers = Scene(), [False]
-    files = [SlowFile(answers), SlowFile(answers)]
+    scene, disk = Scene(), Disk()
+    files = [SlowFile(disk), SlowFile(disk)]
     with trio.fail_after(LIMIT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scene.writeback.run)
             for file in files:
                 scene.add(file)
                 await file.begins(1)
-            answers[:] = [True, False]
+            begun = disk.looks
+            disk.hangs_at = frozenset([begun + 1])
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                while len(answers) > 1:  # noqa: ASYNC110 - nothing tells of a look
+                while disk.looks < begun + 4:  # noqa: ASYNC110 - nothing tells of a look
                     await trio.sleep(0.01)
             for file in files:
                 file.go_on.set()
