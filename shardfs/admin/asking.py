@@ -1,4 +1,7 @@
-"""Questions to a node about objects that shardfs did not write: with a deadline, and tried again if that may help."""
+"""Questions to a node about objects that shardfs did not write: with a deadline, and tried again if that may help.
+
+A node that refuses may be restarting; one that says nothing for the whole of a deadline is not asked again.
+"""
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,8 +29,8 @@ class AskingOptions:
     rate_min_bytes: int = 256 * 1024
     """Bytes per second below which a line is as good as dead; a chunk has its time in addition."""
 
-    listing: float = 600.0
-    """For all names below a folder."""
+    listing: float = 300.0
+    """For all names below a folder, which may take thousands of requests."""
 
     tries: int = 4
     pause_first: float = 0.1
@@ -35,7 +38,7 @@ class AskingOptions:
 
 
 class Asking:
-    """Given: store, options, chance. Raises what the store does, after the last try."""
+    """Given: store, options, chance. Raises what the store does, after the last try; Unavailable when time is up."""
 
     def __init__(
         self,
@@ -70,11 +73,12 @@ class Asking:
             try:
                 with trio.move_on_after(seconds):
                     return await question()
-                self.store.late(reason := f"no answer within {seconds:.0f} s")
-                raise Unavailable(self.node, reason)
             except Unavailable:
                 if streak == self._options.tries:
                     raise
+            else:  # late: waiting as long again is not worth it
+                self.store.late(reason := f"no answer within {seconds:.0f} s")
+                raise Unavailable(self.node, reason)
             pause = backoff(streak, self._options.pause_first, self._options.pause_max, self._chance())
             await trio.sleep(pause)
         raise AssertionError("the last try returns or raises")

@@ -235,6 +235,35 @@ async def test_pointers_wait_beside_the_reading_and_are_bounded(rig: Rig, weight
     assert most == options.pointers_max
 
 
+@pytest.mark.parametrize("what", ["external_stat", "list_external", "get_external"])
+async def test_an_engine_that_says_nothing_ends_an_import_by_its_deadline(
+    rig, autojump_clock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Once. From the first question, with the listing, or in the middle of a file."""
+    asked = 0
+
+    async def hang(*args: object, **options: object) -> object:
+        nonlocal asked
+        asked += 1
+        return await trio.sleep_forever()
+
+    async def is_folder(path: str) -> object:
+        raise NotFound(path)
+
+    monkeypatch.setattr(rig.a, "external_stat", is_folder)
+    monkeypatch.setattr(rig.a, what, hang)
+    options = AskingOptions()
+    began = trio.current_time()
+    with pytest.raises(Unavailable, match="no answer within"):
+        if what == "get_external":
+            await rig.asking().read(f"{PLACE}/x", memoryview(bytearray(BLOCK_SIZE)), 0)
+        else:
+            await find_external(rig.asking(), PLACE)
+    assert asked == 1
+    limit = {"external_stat": options.question, "list_external": options.listing, "get_external": options.question + 1}
+    assert trio.current_time() - began == pytest.approx(limit[what])
+
+
 # ------------------------------------------------------------------------------------------------ what stands there
 
 
