@@ -254,11 +254,12 @@ async def test_an_engine_that_says_nothing_ends_an_import_by_its_deadline(
     monkeypatch.setattr(rig.a, what, hang)
     options = AskingOptions()
     began = trio.current_time()
+    if what == "get_external":
+        asking = rig.asking().read(f"{PLACE}/x", memoryview(bytearray(BLOCK_SIZE)), 0)
+    else:
+        asking = find_external(rig.asking(), PLACE)
     with pytest.raises(Unavailable, match="no answer within"):
-        if what == "get_external":
-            await rig.asking().read(f"{PLACE}/x", memoryview(bytearray(BLOCK_SIZE)), 0)
-        else:
-            await find_external(rig.asking(), PLACE)
+        await asking
     assert asked == 1
     limit = {"external_stat": options.question, "list_external": options.listing, "get_external": options.question + 1}
     assert trio.current_time() - began == pytest.approx(limit[what])
