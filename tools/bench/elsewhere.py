@@ -206,8 +206,9 @@ def begun(bench: Bench, recipe: Recipe, endpoint: Endpoint | None, stack: ExitSt
         untried = "" if recipe.tried else "; its recipe was never tried"
         bench.note(f"{recipe.name}: failed ({type(error).__name__}: {error}{untried})")
         return []
+    name = f"{recipe.name}, from S3" if recipe.on_s3 else recipe.name  # a slower server than that of the others
     serve = partial(_served, address)
-    return [Rival(recipe.name, (recipe.program,), serve, recipe.command, caches=recipe.caches, prepare=prepare)]
+    return [Rival(name, (recipe.program,), serve, recipe.command, caches=recipe.caches, prepare=prepare)]
 
 
 def _served(address: str, _world: World) -> Served:

@@ -64,7 +64,7 @@ GROUPS = {
         Group("scale", "1 to 3 copies, 2 to 8 nodes", "", scale.run, 20, 17),
         Group("daemon", "CPU and memory of a mount", "", daemon.run, 10, 15),
         Group("catalogue", "10,000 models, and one of 1 TiB", "", catalogue.run, 25, 0),
-        Group("placement", "how even chunks lie on nodes, and what a new node moves", "", placement.run, 40, 0),
+        Group("placement", "how even chunks lie on nodes, and what a new node moves", "", placement.run, 30, 0),
         Group("user", "a mount without root", "root, setpriv, fusermount3, unshare, nsenter", user.run, 5, 5),
         Group("engines", "S3 and HDFS as nodes, beside s3fs, and from afar", f"{ENGINE}; s3fs", engines.run, 60, 20),
         Group("imported", "models that lie on S3 and HDFS already", ENGINE, imported.run, 60, 50),
