@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from shardfs.core.location import check_endpoint, is_region
 from shardfs.errors import Denied, UsageError
 from shardfs.store.s3_sign import Credentials
 
@@ -31,14 +32,20 @@ class AwsProfile:
         self._profile = profile or os.environ.get("AWS_PROFILE", "") or "default"
 
     def region(self) -> str:
-        """The region when the node's url names none."""
+        """The region when the node's url names none. UsageError when it cannot be one."""
         environ = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        return environ or self._settings().get("region", "") or _REGION
+        region = environ or self._settings().get("region", "") or _REGION
+        if not is_region(region):
+            raise UsageError(f"{self._source('AWS_REGION', environ)}: {region[:80]!r} is no name of a region")
+        return region
 
     def endpoint(self) -> str:
-        """The endpoint when the node's url names none; empty: Amazon's."""
+        """The endpoint when the node's url names none; empty: Amazon's. UsageError when it is no url."""
         environ = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return environ or self._settings().get("endpoint_url", "")
+        endpoint = environ or self._settings().get("endpoint_url", "")
+        if endpoint:
+            check_endpoint(endpoint, self._source("AWS_ENDPOINT_URL", environ))
+        return endpoint
 
     def credentials(self) -> Credentials | None:
         """Static or temporary keys in the environment or in files; None when there are none."""
@@ -50,6 +57,9 @@ class AwsProfile:
         section = self._profile if self._profile == "default" else f"profile {self._profile}"
         config = _section(_place("AWS_CONFIG_FILE", "config"), section)
         return {**config, **_section(_place("AWS_SHARED_CREDENTIALS_FILE", "credentials"), self._profile)}
+
+    def _source(self, variable: str, environ: str | None) -> str:
+        return f"environment variable {variable}" if environ else f"AWS profile {self._profile!r}"
 
     @property
     def name(self) -> str:
@@ -114,7 +124,7 @@ class AwsCredentials:
 
 def _place(variable: str, name: str) -> Path:
     named = os.environ.get(variable)
-    return Path(named).expanduser() if named else Path.home() / ".aws" / name
+    return Path(os.path.expanduser(named or f"~/.aws/{name}"))  # unlike Path.expanduser it leaves an unknown ~user
 
 
 def _section(path: Path, section: str) -> dict[str, str]:

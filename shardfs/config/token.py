@@ -18,7 +18,7 @@ def read_token(node: Node) -> str | None:
     if node.token_env:
         return _checked(os.environ.get(node.token_env, ""), node, f"environment variable {node.token_env}")
     if node.token_file:
-        path = Path(node.token_file).expanduser()
+        path = Path(os.path.expanduser(node.token_file))  # unlike Path.expanduser it leaves an unknown ~user
         return _checked(_read(path, node), node, str(path))
     return None
 
@@ -32,6 +32,8 @@ def _read(path: Path, node: Node) -> str:
             data = file.read(TOKEN_BYTES_MAX + 1)
     except OSError as error:
         raise UsageError(f"node {node.id}: token_file {path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"node {node.id}: token_file {str(path)!r} cannot be the name of a file") from None
     if mode & stat.S_IRWXO:
         raise UsageError(f"node {node.id}: token_file {path} is open to everybody; run: chmod 600 {path}")
     return data.decode("latin-1")

@@ -26,7 +26,9 @@ WEBHDFS_PORT = 9870
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
 _REGION = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _PROFILE = re.compile(r"[A-Za-z0-9._@+-]{1,128}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?", re.ASCII)
+_PATH = re.compile(r"[\x21-\x7e]*", re.ASCII)
 _S3_OPTIONS = ("endpoint", "region", "profile")
 
 
@@ -56,24 +58,54 @@ def check_url(text: str) -> SplitResult:
         _ = url.port
     except ValueError as error:
         raise UsageError(f"url {text!r}: {error}") from None
-    if url.password or url.username:
+    if "@" in url.netloc:
         raise UsageError("url must not hold a user or password; use token_env or token_file")
     if url.scheme not in SCHEMES:
         raise UsageError(f"url {text!r} must begin with one of {', '.join(s + '://' for s in SCHEMES)}")
+    if not text.isprintable():  # urlsplit leaves some of these out without a word
+        raise UsageError(f"url {text!r} has a character that cannot be printed")
     if url.scheme == "file":
-        if url.netloc or not url.path.startswith("/"):
-            raise UsageError(f"url {text!r}: a folder is written file:///absolute/path")
+        _check_file(url, text)
     elif url.scheme == "s3":
         parse_s3(text)
     elif url.scheme == "hdfs":
         parse_hdfs(text)
     elif url.scheme == "webhdfs":
         parse_webhdfs(text)
-    elif not url.hostname:
-        raise UsageError(f"url {text!r} names no host")
-    elif url.scheme in ("dav", "davs") and (url.query or url.fragment):
-        raise UsageError(f"url {text!r}: a WebDAV folder has neither ? nor #")
+    else:
+        _check_http(url, f"url {text!r}")
     return url
+
+
+def is_host(name: str) -> bool:
+    """Whether `name` can be asked for in a look-up of names: a name in ASCII, or an address without brackets."""
+    return bool((_HOST if ":" not in name else _ADDRESS).fullmatch(name))
+
+
+def is_region(name: str) -> bool:
+    """Whether `name` may be that of a region of S3."""
+    return bool(_REGION.fullmatch(name))
+
+
+def _check_file(url: SplitResult, text: str) -> None:
+    if url.netloc or not url.path.startswith("/"):
+        raise UsageError(f"url {text!r}: a folder is written file:///absolute/path")
+    if url.query or url.fragment:
+        raise UsageError(f"url {text!r}: in a path ? is written %3F and # is written %23")
+    if "\0" in unquote(url.path):
+        raise UsageError(f"url {text!r}: the path has a character that no file name can have")
+
+
+def _check_http(url: SplitResult, shown: str) -> None:
+    """The url of a server: what goes into the head of each request as it is. `shown` names it in messages."""
+    if not url.hostname:
+        raise UsageError(f"{shown} names no host")
+    if url.query or url.fragment:
+        raise UsageError(f"{shown}: neither ? nor # is known here")
+    if not is_host(url.hostname):
+        raise UsageError(f"{shown}: {url.hostname[:100]!r} cannot be the name of a host (others than ASCII: xn--...)")
+    if not _PATH.fullmatch(url.path):
+        raise UsageError(f"{shown}: in the path, write what is not ASCII and blanks with %, such as %20")
 
 
 def parse_s3(text: str) -> S3Place:
@@ -92,8 +124,8 @@ def parse_s3(text: str) -> S3Place:
         options[key] = value
     place = S3Place(url.netloc, _folder(unquote(url.path), shown), **options)
     if place.endpoint:
-        _check_endpoint(place.endpoint, shown)
-    if place.region and not _REGION.fullmatch(place.region):
+        check_endpoint(place.endpoint, shown)
+    if place.region and not is_region(place.region):
         raise UsageError(f"{shown}: region {place.region!r} is no name of a region")
     if place.profile and not _PROFILE.fullmatch(place.profile):
         raise UsageError(f"{shown}: profile {place.profile!r} is no name of a profile")
@@ -122,6 +154,19 @@ def webhdfs_takes(path: str) -> bool:
     return "%" not in path and ("+" not in path or path.isascii())
 
 
+def check_endpoint(endpoint: str, shown: str) -> None:
+    """UsageError unless `endpoint` is the url of an S3 server; `shown` says in the message where it stands."""
+    try:
+        url = urlsplit(endpoint)
+        _ = url.port
+    except ValueError as error:
+        raise UsageError(f"{shown}: endpoint: {error}") from None
+    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
+    if not plain or "@" in url.netloc:
+        raise UsageError(f"{shown}: endpoint must be http://host:port or https://host, without a user")
+    _check_http(url, f"{shown}: endpoint")
+
+
 def _parse_hadoop(text: str) -> HdfsPlace:
     url = urlsplit(text)
     shown = f"url {url.scheme}://{url.netloc}{url.path}"
@@ -141,14 +186,3 @@ def _folder(path: str, shown: str) -> str:
     if any(part in ("", ".", "..") for part in parts) or any(not c.isprintable() for c in path):
         raise UsageError(f"{shown}: the path has an empty part, a dot part or a control character")
     return "".join(f"{part}/" for part in parts)
-
-
-def _check_endpoint(endpoint: str, shown: str) -> None:
-    try:
-        url = urlsplit(endpoint)
-        _ = url.port
-    except ValueError as error:
-        raise UsageError(f"{shown}: endpoint: {error}") from None
-    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
-    if not plain or url.username or url.password:
-        raise UsageError(f"{shown}: endpoint must be http://host:port or https://host, without a user")

@@ -26,6 +26,7 @@ from shardfs.store.http import HttpStore
 from shardfs.store.http_answer import refusal, version_tag
 from shardfs.store.http_client import CONNECTIONS_MAX
 from shardfs.store.http_connection import Headers
+from shardfs.store.long_answers import LongAnswers
 from shardfs.store.sending import Sending
 from shardfs.store.tree import Entry, list_keys
 
@@ -51,6 +52,7 @@ class DavStore(HttpStore):
         http = url.replace("dav", "http", 1)
         super().__init__(node, http, authorization=authorization(token), connections_max=connections_max, tls=tls)
         self._sending = Sending(node)
+        self._long = LongAnswers()
         self._has_autoindex = True  # until it answers otherwise
 
     async def put(self, key: ObjectKey, parts: Sequence[Bytes]) -> bool:
@@ -145,7 +147,8 @@ class DavStore(HttpStore):
                 if answer.status not in (200, 403, 405):
                     raise refusal(self._node, what, answer, connection.early_text())
                 if answer.status == 200:
-                    entries = read_autoindex(await connection.body(answer, LISTING_BYTES_MAX))
+                    body = await connection.body(answer, LISTING_BYTES_MAX)
+                    entries = await self._long.read(read_autoindex, body)
                     if entries is not None:
                         return entries
         async with self._exchange(
@@ -159,7 +162,8 @@ class DavStore(HttpStore):
         if own:  # a folder with an index page of its own says nothing of the others
             self._has_autoindex = False
         try:
-            return read_multistatus(body, unquote(self._target(inside)))
+            folder = unquote(self._target(inside))
+            return await self._long.read(lambda said: read_multistatus(said, folder), body)
         except InvalidFormat as error:
             raise Unavailable(self._node, f"{what}: {error}") from error
 

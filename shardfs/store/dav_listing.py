@@ -5,6 +5,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from shardfs.errors import InvalidFormat
+from shardfs.store.json_answer import read_json
 from shardfs.store.tree import Entry
 from shardfs.store.xml import parse_xml
 
@@ -19,8 +20,8 @@ class _Row(msgspec.Struct):
 def read_autoindex(body: bytes) -> list[Entry] | None:
     """The entries of nginx's JSON; None when it is something else, such as a page for people."""
     try:
-        rows = msgspec.json.decode(body, type=list[_Row])
-    except msgspec.DecodeError:
+        rows = read_json(body, list[_Row])
+    except InvalidFormat:
         return None
     return [Entry(row.name, row.type == "directory") for row in rows]
 
@@ -32,7 +33,7 @@ def read_multistatus(body: bytes, folder: str) -> list[Entry]:
         raise InvalidFormat(f"not a multi-status: {root.name[:40]!r}")
     entries = []
     for response in root.all("response"):
-        path = unquote(urlsplit(response.value("href")).path)
+        path = _path(response.value("href"))
         if not path.startswith(folder):
             if path + "/" == folder:
                 continue
@@ -46,3 +47,10 @@ def read_multistatus(body: bytes, folder: str) -> list[Entry]:
         is_folder = path.endswith("/") or response.first("propstat", "prop", "resourcetype", "collection") is not None
         entries.append(Entry(name, is_folder))
     return entries
+
+
+def _path(href: str) -> str:
+    try:
+        return unquote(urlsplit(href).path)
+    except ValueError as error:
+        raise InvalidFormat(f"an entry with the address {href[:100]!r}: {error}") from None

@@ -23,6 +23,7 @@ from shardfs.store.byteranges import Malformed, read_spans
 from shardfs.store.http_answer import content_range, object_size, refusal
 from shardfs.store.http_client import CONNECTIONS_MAX, Exchange, HttpClient
 from shardfs.store.http_connection import Headers
+from shardfs.store.json_answer import read_json
 
 _JSON_BYTES_MAX = 1024 * 1024
 
@@ -177,9 +178,9 @@ class HttpStore:
                 raise refusal(self._node, f"list {prefix}", answer, connection.early_text())
             body = await connection.body(answer, _JSON_BYTES_MAX)
         try:
-            listing = msgspec.json.decode(body, type=_Listing)
+            listing = read_json(body, _Listing)
             keys = [parse_key(text) for text in listing.keys]
-        except (msgspec.DecodeError, InvalidFormat) as error:
+        except InvalidFormat as error:
             raise Unavailable(self._node, f"list {prefix}: {error}") from error
         sound = len(keys) <= limit and all(key.startswith(prefix) for key in keys)
         if not sound or any(a >= b for a, b in zip([after, *keys], keys, strict=False)):
@@ -204,8 +205,8 @@ class HttpStore:
                 raise refusal(self._node, "stat", answer, connection.early_text())
             body = await connection.body(answer, _JSON_BYTES_MAX)
         try:
-            told = msgspec.json.decode(body, type=_Stat)
-        except msgspec.DecodeError as error:
+            told = read_json(body, _Stat)
+        except InvalidFormat as error:
             raise Unavailable(self._node, f"stat: {error}") from error
         if told.id != self._node:
             raise Unavailable(self._node, f"the server there calls itself {told.id[:64]!r}")

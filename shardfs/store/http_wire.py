@@ -45,7 +45,10 @@ class Wire(Protocol):
 async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Wire:
     """A new stream within CONNECT_SECONDS_MAX, handshake included; OSError otherwise."""
     with trio.move_on_after(CONNECT_SECONDS_MAX):
-        stream = await trio.open_tcp_stream(host, port)
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except UnicodeError as error:  # an empty part, or one of more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, f"{host[:100]!r} cannot be the name of a host") from error
         if tls is None:
             return TcpWire(socket.socket(fileno=stream.socket.detach()))
         secure = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)

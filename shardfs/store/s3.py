@@ -23,6 +23,7 @@ from shardfs.errors import InvalidFormat, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.store.http_answer import content_range, object_size, version_tag
 from shardfs.store.http_client import CONNECTIONS_MAX
+from shardfs.store.long_answers import LongAnswers
 from shardfs.store.s3_answer import read_listing, read_names
 from shardfs.store.s3_client import ERROR_BYTES_MAX, CredentialSource, S3Client, S3Site
 from shardfs.store.s3_condition import Condition
@@ -48,6 +49,7 @@ class S3Store:
         self._prefix = site.prefix
         self._client = S3Client(node, site, credentials, connections_max=connections_max, tls=tls, clock=clock)
         self._sending = Sending(node)
+        self._long = LongAnswers()
         self._condition = Condition()
 
     @property
@@ -147,7 +149,7 @@ class S3Store:
             what = f"list {prefix}"
             body = await self._client.listing(what, query)
             try:
-                page = read_listing(body, self._prefix)
+                page = await self._long.read(lambda said: read_listing(said, self._prefix), body)
             except InvalidFormat as error:
                 raise Unavailable(self._node, f"{what}: {error}") from error
             before = found[-1] if found else after
@@ -204,7 +206,7 @@ class S3Store:
                 query["start-after"] = last
             body = await self._client.listing(f"list {path}", query)
             try:
-                page = read_names(body, f"{path}/")
+                page = await self._long.read(lambda said: read_names(said, f"{path}/"), body)
             except InvalidFormat as error:
                 raise Unavailable(self._node, f"list {path}: {error}") from error
             if any(a >= b for a, b in zip([last, *page.names], page.names, strict=False)):

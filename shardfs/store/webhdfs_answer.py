@@ -12,10 +12,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from shardfs.core.location import is_host
 from shardfs.errors import Denied, InvalidFormat, StoreError, Unavailable
 from shardfs.store.hdfs_failure import failure
 from shardfs.store.http_answer import refusal
 from shardfs.store.http_connection import Answer, Broken
+from shardfs.store.json_answer import read_json
 
 PREFIX = "/webhdfs/v1"
 HTTP_PORT = 80
@@ -25,7 +27,7 @@ _DENIED = ("AuthenticationException", "InvalidToken", "SecurityException")
 
 _T = TypeVar("_T")
 _TARGET = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_AUTHORITY = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?", re.ASCII)
+_AUTHORITY = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", re.ASCII)
 
 
 class Refused(Exception):
@@ -98,9 +100,9 @@ def read_boolean(body: bytes) -> bool:
 
 def _decode(body: bytes, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidFormat(f"not an answer of WebHDFS: {error}") from error
+        return read_json(body, kind)
+    except InvalidFormat as error:
+        raise InvalidFormat(f"not an answer of WebHDFS: {error}") from None
 
 
 def read_refused(body: bytes) -> Refused | None:
@@ -147,11 +149,11 @@ def read_redirect(answer: Answer, *, path: str, op: str) -> Redirect:
         port = url.port or HTTP_PORT
     except ValueError as error:
         raise Broken(f"redirect to {shown!r}: {error}") from error
-    if url.scheme != "http" or not url.hostname or not _AUTHORITY.fullmatch(url.netloc):
+    if url.scheme != "http" or not is_host(url.hostname or "") or not _AUTHORITY.fullmatch(url.netloc):
         raise Broken(f"redirect to {shown!r}, which is no plain http host: not followed")
     target = f"{url.path}?{url.query}"
     asked = [value.upper() for value in parse_qs(url.query).get("op", [])]
     same = unquote(url.path) == PREFIX + path and asked == [op]
     if not same or url.fragment or not _TARGET.fullmatch(target):
         raise Broken(f"redirect to {shown!r}, which is another question than {op} {path}: not followed")
-    return Redirect(url.hostname, port, url.netloc, target)
+    return Redirect(url.hostname or "", port, url.netloc, target)

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from shardfs.errors import StoreError, Unavailable
 from shardfs.store.hdfs_folder import TEMP, TEMP_SECONDS_MAX, NoParent
+from shardfs.store.long_answers import LongAnswers
 from shardfs.store.webhdfs_answer import FileStatus, Refused, read_boolean, read_listing, read_status
 from shardfs.store.webhdfs_client import WebHdfsClient
 
@@ -35,6 +36,7 @@ class WebHdfsFolder:
         self._node = node
         self._root = root
         self._client = client
+        self._long = LongAnswers()
         self._root_seen = False
         self._swept = False
         self._left: deque[str] = deque(maxlen=LEFT_MAX)
@@ -72,7 +74,7 @@ class WebHdfsFolder:
             if refused.name != ABSENT:
                 raise
             return []
-        return [row for row in read_listing(body) if row.path_suffix]
+        return [row for row in await self._long.read(read_listing, body) if row.path_suffix]
 
     async def delete(self, what: str, path: str) -> bool:
         """False when there was nothing."""

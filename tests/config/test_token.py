@@ -48,6 +48,8 @@ def test_a_file_that_is_open_to_everybody_is_refused(token_file, mode):
         ({"token_env": "NO_SUCH_VARIABLE"}, "node a: the token in environment variable NO_SUCH_VARIABLE is missing"),
         ({"token_file": "/no/such/file"}, "node a: token_file /no/such/file: No such file"),
         ({"token_file": "relative"}, "must be an absolute path"),
+        ({"token_file": "~nobody-of-that-name/token"}, "must be an absolute path"),
+        ({"token_file": "/tmp/a\0b"}, r"node a: token_file '/tmp/a\\x00b' cannot be the name of a file"),
     ],
 )
 def test_what_is_missing_is_named(where, message):

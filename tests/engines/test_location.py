@@ -47,10 +47,18 @@ BAD = {
     "hdfs://nn:8020/a/../b": "a dot part",
     "hdfs://nn:8020/a?user=x": r"neither \? nor #",
     "hdfs://u:secret@nn/a": "must not hold a user or password",
+    "hdfs://a..b/x": "names no NameNode",
+    "s3://bkt/p?endpoint=http://a..b": "endpoint: 'a..b' cannot be the name of a host",
+    "s3://bkt/p?endpoint=http://h/ä": "endpoint: in the path, write what is not ASCII",
+    "s3://bkt/p?endpoint=http://@h": "endpoint must be",
     "dav://": "names no host",
+    "dav://a..b/p": "cannot be the name of a host",
+    "dav://h/a b": "in the path, write what is not ASCII and blanks with %",
+    "davs://h/ä": "in the path, write what is not ASCII and blanks with %",
     "dav://h/p?x": r"neither \? nor #",
     "davs://u:secret@h/p": "must not hold a user or password",
     "webhdfs://": "names no NameNode",
+    f"webhdfs://{'a' * 64}/x": "names no NameNode",
     "webhdfs://h:9870/": "name a folder below the root, such as webhdfs://h:9870/models",
     "webhdfs://h:0x1/p": "Port could not be cast",
     "webhdfs://h/a%2541": "WebHDFS servers disagree about that path",
@@ -74,6 +82,36 @@ def test_bad(url: str) -> None:
         check_url(url)
     assert "secret@" not in str(caught.value)
     assert "=secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("AWS_REGION", "eu 1", "environment variable AWS_REGION: 'eu 1' is no name of a region"),
+        ("AWS_DEFAULT_REGION", "ü", "environment variable AWS_REGION: 'ü' is no name of a region"),
+        ("AWS_ENDPOINT_URL", "h:9000", "environment variable AWS_ENDPOINT_URL: endpoint must be http://host:port"),
+        ("AWS_ENDPOINT_URL", "http://[::1", "environment variable AWS_ENDPOINT_URL: endpoint: Invalid IPv6 URL"),
+        ("AWS_ENDPOINT_URL_S3", "http://a..b", "AWS_ENDPOINT_URL: endpoint: 'a..b' cannot be the name of a host"),
+    ],
+)
+def test_the_environment_is_checked_too(monkeypatch, name: str, value: str, message: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message):
+        open_store(Node("a", "s3://bkt/p"))
+
+
+def test_a_profile_is_checked_too(monkeypatch, tmp_path) -> None:
+    config = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for line, message in (("region = a b", "'a b' is no name of a region"), ("endpoint_url = x", "endpoint must be")):
+        config.write_text(f"[default]\n{line}\n")
+        with pytest.raises(UsageError, match=f"AWS profile 'default': {message}"):
+            open_store(Node("a", "s3://bkt/p"))
+
+
+def test_a_home_that_nobody_has(monkeypatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "~nobody-of-that-name/config")
+    assert open_store(Node("a", "s3://bkt/p"))._client._region == "us-east-1"
 
 
 @pytest.mark.parametrize("url", ["s3://bkt/p", "hdfs://nn:1/p", "webhdfs://nn/p", "file:///p"])

@@ -147,6 +147,8 @@ REDIRECTS = {
     "a password": ("http://u:p@{here}{path}?op={op}", "no plain http host"),
     "relative": ("{path}?op={op}", "no plain http host"),
     "without a scheme": ("//{here}{path}?op={op}", "no plain http host"),
+    "a name without an end": ("http://a..b:1{path}?op={op}", "no plain http host"),
+    "a name that is too long": ("http://" + "a" * 64 + ":1{path}?op={op}", "no plain http host"),
     "a port that is none": ("http://127.0.0.1:99999{path}?op={op}", "Port out of range"),
     "half an address": ("http://[::1{path}?op={op}", "Invalid IPv6 URL"),
     "endless": ("http://{here}{path}?op={op}&x=" + "x" * 20_000, "HTTP 307 instead of the name of a DataNode"),

@@ -164,6 +164,13 @@ async def test_nobody_listens() -> None:
         await store.stat()
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "%s.b" % ("a" * 70)])
+async def test_a_host_that_cannot_be(host: str) -> None:
+    store = HttpStore("a", f"http://{host}:1")
+    with pytest.raises(Unavailable, match=f"cannot connect: '{host}' cannot be the name of a host"):
+        await store.stat()
+
+
 LISTINGS = {
     "no json": b"<html>",
     "no object": b"[]",
@@ -178,6 +185,8 @@ LISTINGS = {
     "never ends": b'{"keys": [], "end": false}',
     "too large": b'{"keys": [], "end": true}' + b" " * 2_000_000,
     "deep": b'{"keys": ' + b"[" * 100_000,
+    "deep beside it": b'{"x": ' + b"[" * 100_000,
+    "no UTF-8": b'{"keys": ["\xff"], "end": true}',
 }
 
 
@@ -193,6 +202,13 @@ async def test_stat_of_another_node() -> None:
     body = b'{"id": "b", "version": "1", "capacity": 1, "free": 1}'
     async with evil_server(says(head("200 OK", f"Content-Length: {len(body)}") + body)) as store:
         with pytest.raises(Unavailable, match="calls itself 'b'"):
+            await store.stat()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"id": "\xff"}', b'{"id": "a", "x": ' + b"[" * 100_000])
+async def test_stat_of_something_else(body: bytes) -> None:
+    async with evil_server(says(head("200 OK", f"Content-Length: {len(body)}") + body)) as store:
+        with pytest.raises(Unavailable, match="stat: not the JSON that was expected"):
             await store.stat()
 
 
