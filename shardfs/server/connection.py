@@ -8,8 +8,9 @@ for 10 ms.
 """
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 
 import h11
@@ -20,6 +21,7 @@ from shardfs.server.disk import Disk
 from shardfs.server.metrics import Metrics
 from shardfs.server.options import ServerOptions
 from shardfs.server.outgoing import Outgoing, Piece
+from shardfs.server.patience import Patience, TooSlow
 from shardfs.server.request import Refused, Request
 
 _READ_BYTES = 8 * 1024
@@ -48,6 +50,8 @@ class Connection:
         # trio keeps at most 16 KiB unsent in a socket: bad for large bodies. 0 is the system's own limit.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
         self._sock = sock
+        self._readable = partial(trio.lowlevel.wait_readable, sock)
+        self._writable = partial(trio.lowlevel.wait_writable, sock)
         self._options = options
         self._metrics = metrics
         self._h11 = h11.Connection(h11.SERVER)
@@ -55,6 +59,7 @@ class Connection:
         self._method = ""
         self._body_left = 0
         self._wake_at = 1
+        self._is_new = True
         self.closing = False
         """After this answer the connection ends."""
         self.answered = False
@@ -62,19 +67,21 @@ class Connection:
 
     async def next_request(self) -> Request | None:
         """The next head. None when the client has closed or was idle too long; Refused for what is no request."""
+        first, self._is_new = self._is_new, False
+        start = trio.current_time()
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._options.header_bytes_max)
         self._method = ""
         self.answered = False
         if self._rest:
             await trio.lowlevel.checkpoint()  # who sends many requests at once shares the loop with the others
         else:
-            with trio.move_on_after(self._options.idle_seconds_max):
+            with trio.move_on_after(self._options.header_seconds_max if first else self._options.idle_seconds_max):
                 self._rest = await self._receive()
             if not self._rest:
                 return None
         event = self._parsed(self._rest)
         if event is None:
-            with trio.move_on_after(self._options.header_seconds_max):
+            with trio.move_on_at((start if first else trio.current_time()) + self._options.header_seconds_max):
                 while event is None:
                     event = self._parsed(await self._receive())
         if event is None:
@@ -114,8 +121,8 @@ class Connection:
         if self._h11.they_are_waiting_for_100_continue and not self._rest:
             await self.deliver(Outgoing(_CONTINUE))
 
-    async def receive_into(self, view: memoryview) -> int:
-        """Fill `view` with body, less only at its end. The caller limits the time."""
+    async def receive_into(self, view: memoryview, patience: Patience) -> int:
+        """Fill `view` with body, less only at its end. Gone when the client is, or uses up `patience`."""
         wanted = min(len(view), self._body_left)
         done = min(len(self._rest), wanted)
         view[:done] = self._rest[:done]
@@ -123,15 +130,17 @@ class Connection:
         try:
             while done < wanted:
                 self._set_wake(min(_WAKE_BYTES, wanted - done))
-                await trio.lowlevel.wait_readable(self._sock)
+                await patience.wait(self._readable)
                 try:
                     count = self._sock.recv_into(view[done:wanted])
                 except BlockingIOError:
+                    patience.moved(0)
                     continue
                 if count == 0:
                     raise Gone("closed in the body of a request")
+                patience.moved(count)
                 done += count
-        except OSError as error:
+        except (OSError, TooSlow) as error:
             raise Gone(str(error)) from error
         finally:
             self._set_wake(1)
@@ -164,11 +173,18 @@ class Connection:
         """Send what is left of an answer, in the threads of `disk` where its file is not in memory."""
         if not answer.done:
             await self._push_anywhere(answer, disk)
-        if not answer.done:
-            with time_limit(self._options.body_seconds(answer.size)):
-                while not answer.done:
-                    await trio.lowlevel.wait_writable(self._sock)
-                    await self._push_anywhere(answer, disk)
+        if answer.done:
+            return
+        patience = Patience(self._options, self._options.answer_stall_seconds_max)
+        patience.moved(answer.size - answer.body_left)
+        while not answer.done:
+            left = answer.left
+            await patience.wait(self._writable)
+            await self._push_anywhere(answer, disk)
+            try:
+                patience.moved(left - answer.left)
+            except TooSlow as error:
+                raise Gone(str(error)) from error
 
     async def _push_anywhere(self, answer: Outgoing, disk: Disk | None) -> None:
         if disk is None or answer.is_in_memory():
@@ -196,12 +212,3 @@ class Connection:
                 with suppress(BlockingIOError):
                     count = len(self._sock.recv(_LINGER_READ_BYTES))
                     left = left - count if count else 0
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Gone when the block takes longer."""
-    with trio.move_on_after(seconds) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise Gone("too slow")

@@ -15,7 +15,8 @@ class Metrics:
         )
         self.errors = Counter(
             "shardfs_node_errors",
-            "What went wrong: bug, disk, gone (client broken off or too slow), malformed, refused (too many), accept.",
+            "What went wrong: bug, disk, gone (client broken off or too slow), malformed, accept, "
+            "evicted (idle, closed to make room), refused (too many).",
             ["kind"],
             registry=self.registry,
         )

@@ -4,7 +4,7 @@
 |---|---|
 | `GET`, `HEAD` | 200; 206 for a `Range` (GET), with several parts for several ranges; 404; 416 |
 | `PUT` | 201 created, durable; 200 it was there, or 412 with `If-None-Match: *`; 411 no Content-Length; |
-| | 413 larger than its kind may be; 422 the bytes do not match the name; 507 disk full |
+| | 413 larger than its kind may be; 422 the bytes do not match the name; 503 too many others; 507 disk full |
 | `DELETE` | 204; 404 |
 
 The body of a PUT goes through 1 MiB of memory into a temp file, and becomes an object only after it has been read back
@@ -12,8 +12,8 @@ and verified. Whether the object is there already is decided at the end, by the 
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 
 import trio
 
@@ -21,10 +21,11 @@ from shardfs.core.keys import ObjectKey
 from shardfs.core.objects import size_limit
 from shardfs.errors import InvalidFormat
 from shardfs.server.at_once import Glance
-from shardfs.server.connection import Connection, time_limit
+from shardfs.server.connection import Connection
 from shardfs.server.disk import Disk
 from shardfs.server.options import ServerOptions
 from shardfs.server.outgoing import Outgoing, Piece
+from shardfs.server.patience import Patience
 from shardfs.server.ranges import planned
 from shardfs.server.request import Refused, Request
 from shardfs.store.folder import Folder
@@ -32,6 +33,7 @@ from shardfs.store.folder_upload import Upload
 
 _SMALL_BYTES = 64 * 1024
 _BUFFER_BYTES = 1024 * 1024
+_RETRY_AFTER_SECONDS = 1
 
 
 class Objects:
@@ -94,7 +96,7 @@ class Objects:
             raise Refused(411, "Content-Length is needed, and no transfer coding")
         if request.length > size_limit(key):
             raise Refused(413, f"at most {size_limit(key)} bytes")
-        async with self._uploads:
+        async with self._place_of_an_upload():
             try:
                 created = await self._receive(connection, key, request.length)
             except InvalidFormat as error:
@@ -106,14 +108,26 @@ class Objects:
         else:
             await connection.answer(200, [("Content-Length", "0")])
 
+    @asynccontextmanager
+    async def _place_of_an_upload(self) -> AsyncIterator[None]:
+        with trio.move_on_after(self._options.upload_wait_seconds_max) as waiting:
+            await self._uploads.acquire()
+        if waiting.cancelled_caught:
+            raise Refused(503, "too many uploads", (("Retry-After", str(_RETRY_AFTER_SECONDS)),))
+        try:
+            yield
+        finally:
+            self._uploads.release()
+
     async def _receive(self, connection: Connection, key: ObjectKey, size: int) -> bool:
         upload = await self._disk.run(Upload, self._folder, key, size)
         try:
             buffer = self._buffers.pop() if self._buffers else bytearray(_BUFFER_BYTES)
             try:
-                with time_limit(self._options.body_seconds(size)), memoryview(buffer) as view:
+                patience = Patience(self._options, self._options.upload_stall_seconds_max)
+                with memoryview(buffer) as view:
                     await connection.proceed()
-                    while count := await connection.receive_into(view):
+                    while count := await connection.receive_into(view, patience):
                         await self._disk.run(upload.write, view[:count])
             finally:
                 self._buffers.append(buffer)

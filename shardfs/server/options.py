@@ -20,24 +20,31 @@ class ServerOptions:
     """Listen on other than loopback addresses although there is no token."""
 
     connections_max: int = 512
-    """More are answered with 503 and closed."""
+    """For one more, the one that has been idle longest is closed; when each has a request, it is answered with 503."""
     uploads_max: int = 16
     """PUTs whose body is read at the same time, each through 1 MiB of memory; more wait."""
+    upload_wait_seconds_max: float = 10.0
+    """How long they wait before they are answered with 503. Shorter than our clients wait for the answer."""
+    upload_stall_seconds_max: float = 5.0
+    """Without a byte of a body that is being read. Shorter than others wait for its place."""
+    answer_stall_seconds_max: float = 30.0
+    """Without a byte of an answer taken. Longer, because a reader's system takes large pieces, with pauses between."""
     disk_threads_max: int = 16
     """Threads that touch the disk. They never wait for a client."""
     header_bytes_max: int = 16 * 1024
     header_seconds_max: float = 10.0
-    """From the first byte of a request to the end of its head."""
+    """From the first byte of a request to the end of its head; of a connection's first one, from the start."""
     idle_seconds_max: float = 75.0
     """Between two requests; longer than clients keep an idle connection, so that they close first."""
     grace_seconds: float = 10.0
     rate_min_bytes_per_second: int = 64 * 1024
-    """A body of n bytes, in or out, has `grace_seconds` + n / rate; who needs longer is cut off."""
+    """A client may keep us waiting for `grace_seconds` + n / rate for the first n bytes of a body, in or out."""
     stop_seconds_max: float = 5.0
     """For requests that run when the server is told to stop."""
     list_limit_max: int = LIST_LIMIT
     """Keys in one page of a listing."""
 
-    def body_seconds(self, size: int) -> float:
-        """How long a body of `size` bytes may take."""
-        return self.grace_seconds + size / self.rate_min_bytes_per_second
+    @property
+    def descriptors(self) -> int:
+        """What these limits need at most: a connection and its object each, and some for threads and the program."""
+        return 2 * self.connections_max + self.uploads_max + 4 * self.disk_threads_max + 64

@@ -33,8 +33,9 @@ class Outgoing:
         self._pieces: deque[Piece] = deque([head])
         for piece in pieces:
             self._add(piece)
-        self._left = sum(map(_size, self._pieces))
-        self.size = self._left - len(head)
+        self.left = sum(map(_size, self._pieces))
+        """Bytes that have not gone."""
+        self.size = self.left - len(head)
         """Bytes of the body."""
 
     def _add(self, piece: Piece) -> None:
@@ -52,7 +53,7 @@ class Outgoing:
     @property
     def body_left(self) -> int:
         """Bytes of the body that have not gone."""
-        return min(self._left, self.size)
+        return min(self.left, self.size)
 
     def is_in_memory(self) -> bool:
         """Whether the next `push` needs no disk, as far as can be said."""
@@ -76,8 +77,8 @@ class Outgoing:
         """
         writable: select.poll | None = None
         until = time.monotonic() + stay_seconds if stay_seconds else 0.0
-        stop = max(0, self._left - PUSH_BYTES_MAX)
-        while self._left > stop:
+        stop = max(0, self.left - PUSH_BYTES_MAX)
+        while self.left > stop:
             try:
                 self._send(sock)
             except BlockingIOError:
@@ -101,7 +102,7 @@ class Outgoing:
         else:
             count = sock.send(piece, socket.MSG_MORE if len(self._pieces) > 1 else 0)
             rest = memoryview(piece)[count:] if count < len(piece) else b""
-        self._left -= count
+        self.left -= count
         if _size(rest):
             self._pieces[0] = rest
         else:

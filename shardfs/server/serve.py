@@ -1,14 +1,20 @@
 """The server's life: claim the folder, listen, converse with each client, stop.
 
-One task per connection; the number of connections is bounded, and one too many is told so with a 503. A bug in a
-handler is logged and costs that connection only. Stopping is cancellation: no new connections, idle ones close at once,
-running requests have `stop_seconds_max`.
+One task per connection; the number of connections is bounded. One too many takes the place of an idle one: who has not
+finished a request yet goes first, then who has asked for nothing for the longest time. So connections that do nothing
+keep nobody out, and a client that finds its idle connection closed opens another. Only when all have a request running
+one too many is told so with a 503.
+
+A bug in a handler is logged and costs that connection only. Stopping is cancellation: no new connections, idle ones
+close at once, running requests have `stop_seconds_max`.
 """
 
 import errno
 import ipaddress
 import logging
+import math
 import socket
+from collections import OrderedDict
 from contextlib import suppress
 
 import trio
@@ -25,6 +31,7 @@ from shardfs.server.router import Router
 logger = logging.getLogger(__name__)
 
 _ACCEPT_PAUSE_SECONDS = 0.1
+_NEW_SECONDS = 1.0  # the first request of a new connection may be on its way: idle ones go before it
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n"
 
@@ -82,7 +89,10 @@ class _Server:
         self._metrics = Metrics()
         self._router = Router(options, self._metrics)
         self._connections: set[trio.CancelScope] = set()
-        self._busy: set[trio.CancelScope] = set()  # those with a request running; a part of _connections
+        # Each is in one of these three, and in the first two whoever has been there longest comes first.
+        self._new: OrderedDict[trio.CancelScope, float] = OrderedDict()  # has not finished a request; since when
+        self._idle: OrderedDict[trio.CancelScope, None] = OrderedDict()  # has, and waits for another, or is at its end
+        self._busy: set[trio.CancelScope] = set()  # has a request running
         self._stopping = trio.Event()
         self._quiet = trio.Event()  # stopping, and nobody is busy
 
@@ -122,7 +132,7 @@ class _Server:
                 logger.warning("node %s: cannot accept: %s", self._options.node, error.strerror)
                 await trio.sleep(_ACCEPT_PAUSE_SECONDS)  # until another connection ends
                 continue
-            if len(self._connections) >= self._options.connections_max:
+            if len(self._connections) >= self._options.connections_max and not self._make_room():
                 self._metrics.errors.labels("refused").inc()
                 with stream.socket as sock, suppress(OSError):
                     await sock.send(_FULL)
@@ -131,7 +141,21 @@ class _Server:
             pacing.accepted(connected)
             scope = trio.CancelScope()
             self._connections.add(scope)
+            self._new[scope] = trio.current_time()
             conversations.start_soon(self._handle, connected, scope)
+
+    def _make_room(self) -> bool:
+        """Close the connection that is missed least; False when there is none to close."""
+        if not (self._new or self._idle):
+            return False
+        since = next(iter(self._new.values()), math.inf)
+        longest = self._idle if self._idle and trio.current_time() - since < _NEW_SECONDS else self._new
+        scope = next(iter(longest))
+        del longest[scope]
+        self._connections.discard(scope)
+        scope.cancel()
+        self._metrics.errors.labels("evicted").inc()
+        return True
 
     async def _handle(self, sock: socket.socket, scope: trio.CancelScope) -> None:
         self._metrics.connections.inc()
@@ -148,6 +172,8 @@ class _Server:
             logger.exception("node %s: a connection failed", self._options.node)
         finally:
             self._connections.discard(scope)
+            self._new.pop(scope, None)
+            self._idle.pop(scope, None)
             self._metrics.connections.dec()
 
     async def _converse(self, connection: Connection, scope: trio.CancelScope) -> None:
@@ -158,14 +184,17 @@ class _Server:
                 self._metrics.errors.labels("malformed").inc()
                 await self._router.refuse(connection, refused)
                 return
-            if request is None:
+            if request is None or scope.cancel_called:  # it may have come in the moment of the eviction
                 return
-            scope.shield = True  # stopping waits for it
+            self._new.pop(scope, None)
+            self._idle.pop(scope, None)
             self._busy.add(scope)
+            scope.shield = True  # stopping waits for it
             try:
                 await self._router.answer(connection, request)
             finally:
                 scope.shield = False
                 self._busy.discard(scope)
+                self._idle[scope] = None
                 if self._stopping.is_set() and not self._busy:
                     self._quiet.set()

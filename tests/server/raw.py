@@ -1,5 +1,6 @@
 """A server on a free port, and clients that speak to it byte by byte."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ class Node:
 
     async def is_well(self) -> bool:
         return (await self.ask("GET", "-/health"))[0] == 200
+
+    async def errors(self, kind: str) -> int:
+        """How often the server has counted this kind of error."""
+        found = re.search(rf'_errors_total{{kind="{kind}"}} (\d+)', (await self.ask("GET", "-/metrics"))[2].decode())
+        return int(found[1]) if found else 0
 
     @property
     def store(self) -> HttpStore:
