@@ -1,7 +1,8 @@
 """One question to all nodes at once: what came back from whom, and why the others did not answer.
 
 Nobody waits for a sick node. As soon as enough have answered the others get a short grace, then the question is
-withdrawn. A node that could not answer is a reason in the result, never an exception; only a bug comes out.
+withdrawn. A node that could not answer is a reason in the result, never an exception. So is one over whose answer the
+program breaks: a bug must cost one node and not all.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Generic, TypeVar
 import trio
 
 from shardfs.core.keys import RefName, parse_ref
-from shardfs.errors import InvalidFormat, NotFound, StoreError, Unavailable
+from shardfs.errors import ShardfsError, StoreError, Unavailable
 from shardfs.store.base import LIST_LIMIT, Store
 from shardfs.store.watched import WatchedStore
 
@@ -61,11 +62,13 @@ async def ask_all(
         async with slots:
             try:
                 answered[store.node] = await question(store)
-            except (StoreError, NotFound, InvalidFormat) as error:
+            except ShardfsError as error:
                 failed[store.node] = error.reason if isinstance(error, StoreError) else str(error)
             except trio.TooSlowError:
                 failed[store.node] = "no answer in time"
                 store.late("no answer in time")
+            except Exception as error:  # noqa: BLE001 - it is logged
+                failed[store.node] = store.bug(error)
         waiting.discard(store.node)
         if len(answered) >= enough or (answered and not waiting and not strict):
             scope = nursery.cancel_scope

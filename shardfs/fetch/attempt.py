@@ -70,7 +70,10 @@ class Attempt:
         self._ended = trio.Event()
 
     async def run(self) -> None:
-        """Transfer; the outcome is in `done` and `failure`. Raises nothing but bugs and cancellation."""
+        """Transfer; the outcome is in `done` and `failure`. Raises nothing but cancellation.
+
+        A bug ends this attempt only: the next copy may come without it.
+        """
         try:
             with self._scope:
                 await self._transfer()
@@ -79,6 +82,10 @@ class Attempt:
             self._corrupt(str(error))
         except ShardfsError as error:
             self.failure = error
+            self._metrics.failures.labels(self.server.node).inc()
+        except Exception as error:  # noqa: BLE001 - it is logged
+            # Like a wrong answer: this copy is tried once more and then no longer.
+            self.failure = Corrupt(self.server.node, self.server.bug(error))
             self._metrics.failures.labels(self.server.node).inc()
         finally:
             self.server.inflight_bytes -= self.size_bytes

@@ -82,8 +82,7 @@ async def _probe(store: WatchedStore, probing: set[str]) -> None:
     except ShardfsError as error:
         logger.debug("probe of %s: %s", store.node, error)
         store.late(str(error))
-    except Exception as error:  # a bug in one engine must not end the probes of all
-        logger.exception("probe of %s", store.node)
-        store.late(f"internal error: {error!r}")
+    except Exception as error:  # noqa: BLE001 - a bug in one engine must not end the probes of all
+        store.late(store.bug(error))
     finally:
         probing.discard(store.node)

@@ -38,6 +38,8 @@ PACE_BYTES = 1024 * 1024
 PACE_SECONDS = 0.05
 """So does an answer of any size that has gone on for so long."""
 
+_SHOWN_CHARACTERS = 300
+
 
 class WatchedStore:
     """See `Store`. `health` and `inflight_bytes` are for reading by anybody in the event loop.
@@ -61,6 +63,7 @@ class WatchedStore:
         self.health = health or NodeHealth()
         self.inflight_bytes = 0
         self._throttle = Throttle(burst=4)
+        self._bugs = Throttle(burst=1, seconds=60.0)
         self._logged_suspect = False
         self._logged_reason = ""
 
@@ -81,6 +84,18 @@ class WatchedStore:
         """The node delivered bytes that did not verify."""
         self.health.corrupted(trio.current_time(), reason)
         self._log_change()
+
+    def bug(self, error: Exception) -> str:
+        """The program broke over this node's answer: the reason for whoever goes on with the others.
+
+        Logged with its traceback, but not each time: what a node says once it says again. Nothing is held against its
+        health, because nobody knows whose fault it is.
+        """
+        said, left_out = self._bugs.admit(trio.current_time())
+        if said:
+            more = f" ({left_out} more since the last)" if left_out else ""
+            logger.error("node %s: internal error%s", self.node, more, exc_info=error)
+        return f"internal error: {error!r}"[:_SHOWN_CHARACTERS]
 
     async def get(
         self,

@@ -207,6 +207,7 @@ async def test_readers_are_told_when_the_engine_stops(autojump_clock, whole):
     world.check_quiet()
 
 
+@pytest.mark.usefixtures("bugs_expected")
 async def test_a_bug_fails_one_chunk_and_not_the_mount(autojump_clock, monkeypatch, caplog):
     world = World()
 
@@ -318,6 +319,7 @@ async def test_the_end_waits_for_a_write_that_has_begun(disk):
     assert sick.file.present_bytes() == RUN
 
 
+@pytest.mark.usefixtures("bugs_expected")
 async def test_a_bug_in_the_cache_stops_nothing(disk, caplog):
     world = World(sizes=[RUN] * 5)
     sick = SickFile(cache_file(disk, 5 * RUN_BLOCKS))

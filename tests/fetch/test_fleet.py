@@ -170,6 +170,7 @@ async def test_nothing_there_is_an_answer_too(autojump_clock, world, monkeypatch
         assert world.fleet["n0"].available
 
 
+@pytest.mark.usefixtures("bugs_expected")
 async def test_a_bug_in_a_probe_does_not_end_the_probes(autojump_clock, world, monkeypatch, caplog):
     async def stat() -> None:
         await trio.lowlevel.checkpoint()
