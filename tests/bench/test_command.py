@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,26 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path):
         assert said is not None
         assert format_size(factor * 1024 * GIB + cli.SPACE_EXTRA) in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fuse
+def test_a_signal_ends_the_run_and_nothing_stays(tmp_path: Path):
+    pytest.importorskip("pyfuse3", reason="left out: pyfuse3 is not installed (shardfs[mount] brings it)")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("left out: /dev/fuse cannot be opened, so nothing can be mounted here")
+    if file_system(tmp_path) == "tmpfs":
+        pytest.skip("left out: the temporary folder is in memory, the benchmark measures a disk")
+    words = ["--size", "16MiB", "--runs", "1000", "--only", "readers", "--out", tmp_path / "out", "--work", tmp_path]
+    with subprocess.Popen([sys.executable, BENCH, *words], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:  # nodes and a mount are there when a round has been done
+            if line.startswith("  round 1/"):
+                break
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=120)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "stopped by Ctrl-C or a signal" in (tmp_path / "out" / "results.md").read_text()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_what_is_left_shrinks_and_follows_the_pace_of_this_machine():

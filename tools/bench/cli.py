@@ -6,6 +6,7 @@ Root is best: read-ahead can only be raised by root, for shardfs as for the limi
 import argparse
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking := lacks(work, options):
         print(f"bench: {lacking}")
         return 1
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: servers and mounts are not to outlive this
+        signal.signal(ending, signal.default_int_handler)
     figures = Figures()
     folder = Path(tempfile.mkdtemp(prefix="shardfs-bench-", dir=work))
     folder.chmod(0o755)
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"{name}: {seconds[name]:.0f} s; {number} of {len(names)} groups done, {rest} left")
             write_report(options, machine(), figures, seconds)
     except KeyboardInterrupt:
-        bench.note("stopped by Ctrl-C: the groups that follow are missing")
+        bench.note("stopped by Ctrl-C or a signal: the groups that follow are missing")
     finally:
         world.close()
         shutil.rmtree(folder, ignore_errors=True)
