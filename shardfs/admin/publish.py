@@ -16,7 +16,7 @@ from shardfs.core.chunk import BLOCK_SIZE
 from shardfs.core.cluster import Cluster
 from shardfs.core.digest import DIGEST_BYTES
 from shardfs.core.manifest import MANIFEST_BYTES_MAX, Manifest, make_manifest
-from shardfs.core.names import check_model
+from shardfs.core.names import check_model, check_new
 from shardfs.core.refs import folder_conflict
 from shardfs.core.units import format_size
 from shardfs.errors import Conflict, UsageError
@@ -57,7 +57,9 @@ async def publish(
 
     Raises SourceError, NotEnoughNodes, Denied, Conflict or a UsageError; then nothing is published.
     """
-    check_model(model)
+    check_new(check_model(model), "model name")
+    for path in (*(file.path for file in origin.files), *origin.folders):
+        check_new(path, f"{origin.shown}: file name")
     started = trio.current_time()
     cluster = copies.cluster
     pieces = origin.pieces(chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE, readers=options.readers)

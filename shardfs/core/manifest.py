@@ -12,6 +12,7 @@ Encoding is canonical: bytes that decode but do not encode to themselves are ref
 digest. Every limit is checked before anything is allocated from a declared number.
 """
 
+import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from shardfs.errors import InvalidFormat, InvalidName
 
 MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 FILES_MAX = 1_000_000
+FOLDERS_MAX = 1_000_000
+FOLDER_LETTERS_MAX = 64 * 1024 * 1024
+"""Of the paths of all folders, without which a few long paths of many parts would fill a reader's memory."""
 FILE_BYTES_MAX = 2**62
 
 _MAGIC = b"SHFM\x01"
@@ -158,7 +162,7 @@ def decode_manifest(data: Bytes, name: Digest) -> Manifest:
 
 
 def _check_tree(paths: Sequence[str], folders: Sequence[str], single: bool) -> None:
-    """Names allowed, sorted, unique, and nothing both a file and a folder."""
+    """Names allowed, sorted, unique, nothing both a file and a folder, and not too many folders."""
     if single:
         if list(paths) != [""] or folders:
             raise InvalidFormat("manifest: a single-file model has exactly one file, without a name")
@@ -166,18 +170,44 @@ def _check_tree(paths: Sequence[str], folders: Sequence[str], single: bool) -> N
     for listed in (paths, folders):
         for path in listed:
             check_path(path)
-        encoded = [path.encode() for path in listed]
-        if any(a >= b for a, b in itertools.pairwise(encoded)):
+        if any(a >= b for a, b in itertools.pairwise(listed)):  # str sorts as the bytes of its UTF-8
             raise InvalidFormat("manifest: names are not sorted and unique")
-    files = set(paths)
-    parents = {path[:at] for path in (*paths, *folders) for at in _slashes(path)}
-    for path in (*folders, *parents):
-        if path in files:
-            raise InvalidFormat(f"manifest: {path!r} is both a file and a folder")
-    for path in folders:
-        if path in parents:
-            raise InvalidFormat(f"manifest: folder {path!r} is not empty and must not be listed")
+    everything = list(heapq.merge(paths, folders)) if folders else paths
+    _check_folders(everything, folders)
+    _check_places(everything, frozenset(folders))
 
 
-def _slashes(path: str) -> list[int]:
-    return [at for at, letter in enumerate(path) if letter == "/"]
+def _check_places(listed: Sequence[str], folders: frozenset[str]) -> None:
+    """`listed` is sorted. What begins with a name follows it at once, so those that a name begins with are a stack.
+
+    Of these the last tells: an earlier one was compared with it when it came.
+    """
+    begun: list[str] = []
+    for path in listed:
+        while begun and not path.startswith(begun[-1]):
+            begun.pop()
+        if begun:
+            last = begun[-1]
+            if path == last:
+                raise InvalidFormat(f"manifest: {path!r} is both a file and a folder")
+            if path[len(last)] == "/":
+                if last in folders:
+                    raise InvalidFormat(f"manifest: folder {last!r} is not empty and must not be listed")
+                raise InvalidFormat(f"manifest: {last!r} is both a file and a folder")
+        begun.append(path)
+
+
+def _check_folders(listed: Sequence[str], folders: Sequence[str]) -> None:
+    """Those that are not listed included, which need no room of their own in a manifest, but in a reader's memory."""
+    count, letters = len(folders), sum(map(len, folders))
+    before = ""
+    for path in listed:
+        end = path.rfind("/")
+        while end > 0 and not before.startswith(path[: end + 1]):  # what is in a folder follows each other
+            count, letters = count + 1, letters + end
+            end = path.rfind("/", 0, end)
+        if count > FOLDERS_MAX:
+            raise InvalidFormat(f"manifest: more than {FOLDERS_MAX} folders")
+        if letters > FOLDER_LETTERS_MAX:
+            raise InvalidFormat(f"manifest: the paths of its folders have more than {FOLDER_LETTERS_MAX} characters")
+        before = path

@@ -2,7 +2,8 @@
 
 The rules are an allow-list applied to everything that comes from a user, a node or a manifest, before
 any path is built from it: no empty part, no `.` or `..`, no absolute path, no NUL, backslash or control
-character, parts of at most 255 bytes, valid UTF-8.
+character, parts of at most 255 bytes, valid UTF-8. U+0080 to U+009F are controls, too (U+009B begins a sequence on some
+terminals), but older models may have them: they can be read and not published any more.
 """
 
 import re
@@ -15,6 +16,7 @@ PATH_BYTES_MAX = 4096
 PATH_DEPTH_MAX = 64
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+_FORBIDDEN_NOW = re.compile("[\x80-\x9f]")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _GENERATION = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -76,6 +78,14 @@ def check_model(model: str) -> str:
     if len(escape(model)) > PART_BYTES_MAX:
         raise InvalidName(f"model name {model[:60]!r}... is too long")
     return model
+
+
+def check_new(name: str, what: str) -> str:
+    """Return `name`, of a model or file to publish, or raise InvalidName for what only older ones may have."""
+    if found := _FORBIDDEN_NOW.search(name):
+        shown = repr(name if len(name) <= 80 else name[:77] + "...")
+        raise InvalidName(f"{what} {shown} contains {found.group()!r}, which is not allowed")
+    return name
 
 
 def check_node_id(node_id: str) -> str:

@@ -273,3 +273,17 @@ async def test_chunk_names_do_not_depend_on_the_path(rig, tmp_path: Path) -> Non
     assert one.digests == two.digests
     assert isinstance(rig.stores["a"], MemoryStore)
     assert chunk_key(one.digest(one.files[0], 0)).startswith("chunks/")
+
+
+@pytest.mark.parametrize("what", ["model", "file", "empty folder"])
+async def test_names_with_controls_are_not_published(rig, tmp_path, what):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "f").write_bytes(b"x")
+    if what == "file":
+        (source / "a\x9b2J").touch()
+    elif what == "empty folder":
+        (source / "a\x9b2J").mkdir()
+    with pytest.raises(InvalidName, match=r"'a\\x9b2J' contains"):
+        await rig.publish(source, "a\x9b2J" if what == "model" else "m")
+    assert not any(store.objects for store in rig.stores.values())

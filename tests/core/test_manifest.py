@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardfs.core import manifest as module
 from shardfs.core.chunk import BLOCK_SIZE, CHUNK_SIZE, CHUNK_SIZE_MAX
 from shardfs.core.digest import ZERO_DIGEST, Digest, digest_of
 from shardfs.core.keys import manifest_key
@@ -80,9 +81,12 @@ def test_only_the_time_may_differ():
     ("files", "options", "complaint"),
     [
         ([("b", 1), ("a", 1)], {}, "not sorted"),
+        ([("\U00010000", 1), ("\uffff", 1)], {}, "not sorted"),
         ([("a", 1), ("a", 1)], {}, "not sorted and unique"),
         ([("a", 1), ("a/b", 1)], {}, "both a file and a folder"),
         ([("a", 1), ("a-b", 1), ("a/b/c", 1)], {}, "both a file and a folder"),
+        ([("a", 1), ("a-", 1), ("a--", 1), ("a-/x", 1)], {}, "'a-' is both a file and a folder"),
+        ([("a-b", 1), ("a/b/c", 1)], {"folders": ["a", "a-c"]}, "folder 'a' is not empty"),
         ([("a", 1)], {"folders": ["a"]}, "both a file and a folder"),
         ([("a", 1)], {"folders": ["a/b"]}, "both a file and a folder"),
         ([("a/b", 1)], {"folders": ["a"]}, "not empty"),
@@ -232,6 +236,46 @@ def test_too_many_names_are_refused_before_they_are_made(count):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2 * len(data)
+
+
+def test_parents_are_compared_and_not_kept():
+    """315000 of them, which would take 40 MB."""
+    listed = [f"{number:04}" + "/x" * 63 for number in range(5000)]
+    tracemalloc.start()
+    build(*((path, 0) for path in listed))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+names = st.lists(st.sampled_from(["a", "a-", "b", "aa", "é"]), min_size=1, max_size=3).map("/".join)
+
+
+@given(st.sets(names, max_size=8), st.sets(names, max_size=4))
+@settings(max_examples=500)
+def test_nothing_is_a_file_and_a_folder_and_folders_are_counted(files, folders):
+    """Against the definition, with all parents in a set."""
+    listed = [sorted(some, key=str.encode) for some in (files, folders)]
+    parents = {path[:at] for path in files | folders for at, letter in enumerate(path) if letter == "/"}
+    fits = not files & (folders | parents) and not folders & parents
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FOLDERS_MAX", len(folders | parents) if fits else 100)
+        if not fits:
+            with pytest.raises(InvalidFormat, match=r"both a file and a folder|must not be listed"):
+                build(*((path, 0) for path in listed[0]), folders=listed[1])
+            return
+        build(*((path, 0) for path in listed[0]), folders=listed[1])
+        patch.setattr(module, "FOLDERS_MAX", len(folders | parents) - 1)
+        if folders | parents:
+            with pytest.raises(InvalidFormat, match="more than"):
+                build(*((path, 0) for path in listed[0]), folders=listed[1])
+
+
+def test_long_paths_of_folders_are_limited(monkeypatch):
+    monkeypatch.setattr(module, "FOLDER_LETTERS_MAX", 13)
+    build(("aaaa/b/c", 0), ("b", 0), folders=["x", "yy"])  # 6 + 4 + 1 + 2
+    with pytest.raises(InvalidFormat, match="13 characters"):
+        build(("aaaa/b/c", 0), ("b", 0), folders=["x", "yyy"])
 
 
 def test_limits_digest_and_magic():

@@ -8,6 +8,7 @@ from shardfs.core.names import (
     GENERATION_MAX,
     ModelName,
     check_model,
+    check_new,
     check_node_id,
     check_path,
     escape,
@@ -81,6 +82,16 @@ def test_refused_paths(name, complaint):
 )
 def test_allowed_paths(name):
     assert check_path(name) == name
+
+
+@pytest.mark.parametrize("letter", ["\x80", "\x9b", "\x9f"])
+def test_other_controls_can_be_read_and_not_published(letter):
+    name = f"a/b{letter}2J"
+    assert check_model(check_path(name)) == unescape(escape(name)) == name
+    with pytest.raises(InvalidName, match="contains") as refused:
+        check_new(name, "model name")
+    assert letter not in str(refused.value)
+    assert check_new("a/b\xa0é", "model name") == "a/b\xa0é"
 
 
 @given(anything | hostile)
