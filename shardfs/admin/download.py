@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from shardfs.admin.folders import make_folder
 from shardfs.admin.part import bytes_kept, finish_part, open_part, part_path
 from shardfs.admin.upload import Tally
 from shardfs.core.chunk import make_header
@@ -79,22 +80,24 @@ class Download:
         """Write everything. NoCopy, DeadlineExceeded; SourceError names a local file that is in the way or fails."""
         try:
             if not self._manifest.single:
-                self._dest.mkdir(parents=True, exist_ok=True)
-                for folder in self._manifest.folders:
-                    (self._dest / folder).mkdir(parents=True, exist_ok=True)
+                for folder in ("", *self._manifest.folders):
+                    await trio.to_thread.run_sync(make_folder, self._dest, folder)
             for entry in self._manifest.files:
                 await self._file(entry, self._dest / entry.path if entry.path else self._dest)
         except OSError as error:
             raise SourceError(f"{error.filename or self._dest}: {error.strerror}") from None
 
     async def _file(self, entry: FileEntry, path: Path) -> None:
+        if entry.path:
+            await trio.to_thread.run_sync(make_folder, self._dest, entry.path.rpartition("/")[0])
         if await trio.to_thread.run_sync(os.path.lexists, path):
             if await trio.to_thread.run_sync(self._equal, entry, path, abandon_on_cancel=True):
                 self._tally.present += entry.size
                 return
             if not self._options.overwrite:
                 raise SourceError(f"{path}: exists with other content (--overwrite replaces it)")
-        await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+        if not entry.path:
+            await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
         part = part_path(path, self._manifest, entry)
         fd = open_part(part, executable=entry.executable)
         try:
@@ -166,7 +169,8 @@ class Download:
         if patience.cancelled_caught:
             why = f" ({reasons[-1]})" if reasons else ""
             raise DeadlineExceeded(
-                f"{entry.path or self._dest.name}: nothing has come for {self._options.stall_seconds:g} s{why}; "
+                f"{entry.path or self._dest.name}: no block of {format_size(self._manifest.block_size)} has come "
+                f"for {self._options.stall_seconds:g} s{why}; "
                 "what has come stays, and the same command goes on from there"
             )
         if reasons:

@@ -1,10 +1,12 @@
 """A file that is being downloaded: beside its place under a temporary name, until it is whole.
 
-The name tells the content, so that two contents never share a file, even where a filesystem has no locks.
+The name tells the content, so that two contents never share a file, even where a filesystem has no locks. Others may
+know it, too: what lies there is gone on with only if it is a file of ours with this one name.
 """
 
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,9 +32,11 @@ def part_path(path: Path, manifest: Manifest, entry: FileEntry) -> Path:
 
 
 def open_part(part: Path, *, executable: bool) -> int:
-    """A descriptor of the file to write, for one download only. SourceError when another one has it."""
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o777 if executable else 0o666)
+    """A descriptor of the file to write, for one download only. SourceError: another one has it, or it is not ours."""
+    fd, begun = _open(part, 0o777 if executable else 0o666)
     try:
+        if begun:
+            _check_ours(part, os.fstat(fd))
         with suppress(OSError):  # a filesystem without locks
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,14 +44,50 @@ def open_part(part: Path, *, executable: bool) -> int:
                 raise SourceError(f"{part}: another download is writing it") from None
         if not is_at(part, fd):  # renamed or removed between the two
             raise SourceError(f"{part}: another download is writing it")
-        mode = os.fstat(fd).st_mode
-        if bool(mode & 0o100) != executable:
-            with suppress(OSError):  # a filesystem without modes
-                os.fchmod(fd, mode & 0o777 | (mode & 0o444) >> 2 if executable else mode & 0o666)
+        if begun:
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            wanted = (mode & 0o777 | (mode & 0o444) >> 2 if executable else mode & 0o666) & ~(_umask() & 0o022)
+            if mode != wanted:
+                with suppress(OSError):  # a filesystem without modes
+                    os.fchmod(fd, wanted)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _open(part: Path, mode: int) -> tuple[int, bool]:
+    """The descriptor, and whether the file was there before."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY  # whatever lies there, do not wait for it
+    with suppress(FileExistsError):
+        return os.open(part, flags | os.O_CREAT | os.O_EXCL, mode), False
+    try:
+        return os.open(part, flags), True
+    except FileNotFoundError:  # finished between the two
+        raise SourceError(f"{part}: another download is writing it") from None
+    except OSError as error:
+        if part.is_symlink():
+            raise _in_the_way(part, "is a symbolic link") from None
+        raise _in_the_way(part, f"cannot be gone on with ({error.strerror})") from None
+
+
+def _check_ours(part: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _in_the_way(part, "is no regular file")
+    if found.st_uid != os.geteuid():
+        raise _in_the_way(part, f"belongs to another user ({found.st_uid}), who could change it later")
+    if found.st_nlink > 1:
+        raise _in_the_way(part, "has another name, too (a hard link), which would be written")
+
+
+def _in_the_way(part: Path, why: str) -> SourceError:
+    return SourceError(f"{part}: {why}; delete it, and the same command begins this file anew")
+
+
+def _umask() -> int:
+    held = os.umask(0o077)  # for a moment; there is no call that only asks
+    os.umask(held)
+    return held
 
 
 def is_at(part: Path, fd: int) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     default=60.0,
     show_default=True,
     metavar="S",
-    help="Seconds without any data until it fails, 0.1 to 86400.",
+    help="Seconds without a whole block (256 KiB) until it fails, 0.1 to 86400.",
 )
 @reporting
 def command(
@@ -35,7 +35,7 @@ def command(
 
     Every file is whole or absent. What is there already with the right bytes is kept, so a second run goes on where the
     first was stopped, also after an error or with the disk full; until then the file that was begun has the ending
-    .shardfs-part. Such a file that is no longer wanted may be deleted.
+    .shardfs-part. Such a file that is no longer wanted may be deleted. Symbolic links below DEST are not followed.
     """
     from shardfs.core.units import format_size
 

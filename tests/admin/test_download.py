@@ -6,6 +6,7 @@ Files are written in threads, during which virtual time may jump: no test here m
 import fcntl
 import os
 import resource
+import stat
 import threading
 
 import pytest
@@ -107,7 +108,7 @@ async def test_when_nothing_comes_any_more_it_ends_and_what_is_whole_stays(rig, 
             with pytest.raises(DeadlineExceeded) as caught:
                 await rig.download()
         said = str(caught.value)
-        assert said.startswith("second: nothing has come for 60 s (chunk ")
+        assert said.startswith("second: no block of 4.00 KiB has come for 60 s (chunk ")
         assert "node n0" in said
         assert (rig.dest / "first").exists()
         assert not (rig.dest / "second").exists()
@@ -260,6 +261,92 @@ def test_a_part_with_another_mode_is_gone_on_with(tmp_path, executable):
     assert os.pread(fd, 9, 0) == b"begun"
     os.close(fd)
     assert part.stat().st_mode & 0o777 == (0o750 if executable else 0o640)
+
+
+def test_a_part_that_others_could_write_is_closed_to_them(tmp_path):
+    part = tmp_path / "x"
+    for mode, umask, wanted in [(0o666, 0o022, 0o644), (0o664, 0o002, 0o664), (0o4666, 0o077, 0o644)]:
+        part.write_bytes(b"begun")
+        part.chmod(mode)
+        before = os.umask(umask)
+        try:
+            os.close(open_part(part, executable=False))
+            assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(part.stat().st_mode) == wanted
+
+
+def plant(kind, part, tmp_path):
+    """What somebody else may have put where a part is to be. Parts are in a folder of their own."""
+    if kind == "hard link":
+        (tmp_path / "precious").write_bytes(b"precious")
+        os.link(tmp_path / "precious", part)
+    elif kind == "symbolic link":
+        (tmp_path / "precious").write_bytes(b"precious")
+        part.symlink_to(tmp_path / "precious")
+    elif kind == "fifo":
+        os.mkfifo(part)
+    elif kind == "folder":
+        part.mkdir()
+    else:
+        part.write_bytes(b"of another user")
+        os.chown(part, 65534, 65534)
+        part.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("hard link", "another name"),
+        ("symbolic link", "is a symbolic link"),
+        ("fifo", "no regular file"),
+        ("folder", "Is a directory"),
+        pytest.param("other user", "another user", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+    ],
+)
+async def test_a_part_that_is_not_ours_is_refused_and_left_alone(rig, tmp_path, kind, why, autojump_clock):
+    rig.dest.mkdir()
+    part = rig.part(0)
+    plant(kind, part, tmp_path)
+    before = part.lstat()
+    async with rig.world.running():
+        with pytest.raises(SourceError, match=rf"{part.name}: .*{why}.*; delete it, and the same command begins"):
+            await rig.download()
+        assert part.lstat()[:8] == before[:8]
+        assert os.listdir(rig.dest) == [part.name]
+        if "link" in kind:
+            assert (tmp_path / "precious").read_bytes() == b"precious"
+        part.rmdir() if kind == "folder" else part.unlink()
+        await rig.download()
+
+
+@pytest.mark.parametrize("below", ["sub", "deep/er", "void"])
+async def test_links_below_the_destination_are_not_followed(rig, tmp_path, below, autojump_clock):
+    digests = b"".join(bytes(digest) for digest in rig.world.digests[:2])
+    files = [("deep/er/f", RUN, False), ("sub/f", RUN, False)]
+    rig.manifest = make_manifest(files, digests, created=1, folders=["void/x"], chunk_size=RUN, block_size=BLOCK)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    link = rig.dest / below
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    async with rig.world.running():
+        with pytest.raises(SourceError, match=rf"dest/{below}: is a symbolic link"):
+            await rig.run()
+        assert os.listdir(victim) == []
+        link.unlink()
+        link.touch()
+        with pytest.raises(SourceError, match=rf"dest/{below}: is in the way"):
+            await rig.run()
+
+
+async def test_the_destination_itself_may_be_a_link(rig, tmp_path, autojump_clock):
+    (tmp_path / "elsewhere").mkdir()
+    rig.dest.symlink_to(tmp_path / "elsewhere")
+    async with rig.world.running():
+        await rig.download()
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["first", "second"]
 
 
 @pytest.mark.parametrize("taken", ["removed", "replaced"])

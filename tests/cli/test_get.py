@@ -90,7 +90,7 @@ def test_when_all_nodes_hang_it_ends_and_a_second_run_goes_on(cluster, model, tm
     assert sum(gate.held for gate in opened) > 0, "the fault did not hit"
     assert (done.returncode, done.stdout) == (1, "")
     *before, said = done.stderr.splitlines()
-    assert said.startswith("shardfs: second: nothing has come for 1 s")
+    assert said.startswith("shardfs: second: no block of 256 KiB has come for 1 s")
     assert "goes on from there" in said
     assert not any("Traceback" in line for line in before)
     assert [path.name for path in dest.iterdir()] == ["first"]  # and nothing of the second, of which nothing came
