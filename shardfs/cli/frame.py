@@ -5,8 +5,9 @@
 | success | | 0 |
 | wrong usage, `UsageError` | one line (click's own in its usual form) | 2 |
 | another `ShardfsError` | `shardfs: ...` | 1 |
-| Ctrl-C | | 130 |
+| Ctrl-C | | 130; while it imports, the signal itself, which a shell shows as 130 |
 | the reader of a pipe went away | | 1 |
+| stdout is closed or its disk full | `shardfs: cannot write to stdout: ...` | 1 |
 | anything else | one line, hint to `--debug` | 1 |
 
 A nursery wraps errors in groups; the frame shows what is inside.
@@ -14,6 +15,7 @@ A nursery wraps errors in groups; the frame shows what is inside.
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,21 @@ from typing import Any
 
 import click
 
+from shardfs.cli.output import not_written, printable
 from shardfs.errors import ShardfsError
+
+IMPORTS_FIRST = "imports_first"
+"""Attribute of a command's function: until it calls `shardfs.cli.options.run` there is nothing to clean up."""
+
+
+def hear_ctrl_c() -> None:
+    """From here on Ctrl-C is KeyboardInterrupt, as usual in Python.
+
+    Before, it ends the program (`shardfs.__main__` sees to that): Python would print it and go on when it comes in a
+    callback of the import system, and print a traceback when it comes before the frame is there.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class CommandTable(click.Group):
@@ -42,6 +58,8 @@ class CommandTable(click.Group):
             return None
         command = importlib.import_module(f"shardfs.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        if not getattr(command.callback, IMPORTS_FIRST, False):
+            hear_ctrl_c()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -60,11 +78,16 @@ class CommandTable(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         seen: dict[str, Any] = {}
+        own_process = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         try:
+            _open_standard_descriptors()
             status = super().main(args, prog_name, complete_var, standalone_mode=False, obj=seen, **extra) or 0
-            sys.stdout.flush()
+            _flush_stdout()
         except BaseException as error:  # noqa: BLE001 - the one place that turns them into an exit status
             status = report(error, debug=seen.get("debug", False))
+        if own_process:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _give_up_stdout()
         sys.exit(status)
 
 
@@ -76,7 +99,6 @@ def report(error: BaseException, *, debug: bool) -> int:
             return 130
     first = causes[0]
     if all(isinstance(cause, BrokenPipeError) for cause in causes):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
         return 1
     if isinstance(first, click.ClickException):
         first.show()
@@ -86,12 +108,40 @@ def report(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if all(isinstance(cause, ShardfsError) for cause in causes):
-        click.echo(f"shardfs: {first}", err=True)
+        click.echo(f"shardfs: {printable(str(first))}", err=True)
         return max(cause.exit_status for cause in causes if isinstance(cause, ShardfsError))
     unexpected = next(cause for cause in causes if not isinstance(cause, ShardfsError))
     hint = "" if debug else " (for the traceback: shardfs --debug ...)"
-    click.echo(f"shardfs: unexpected {type(unexpected).__name__}: {unexpected}{hint}", err=True)
+    click.echo(f"shardfs: unexpected {type(unexpected).__name__}: {printable(str(unexpected))}{hint}", err=True)
     return 1
+
+
+def _open_standard_descriptors() -> None:
+    """Let no file or connection get the number of a closed one: what is written to stderr would land in it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _flush_stdout() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise not_written(error) from None
+
+
+def _give_up_stdout() -> None:
+    """What stdout has not taken until now it never will, and the interpreter's last flush would complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

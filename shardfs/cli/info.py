@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from shardfs.cli.options import name_argument, open_cluster, reporting, run
-from shardfs.cli.output import Column, emit_json, facts, shown_size, shown_time, table
+from shardfs.cli.output import Column, emit_json, facts, say, shown_size, shown_time, table
 from shardfs.core.names import ModelName
 
 
@@ -47,7 +47,7 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
             ),
         ]
     )
-    click.echo()
+    say()
     table(
         [Column("FILE"), Column("SIZE", right=True), Column("CHUNKS", right=True), Column("HOLES", right=True)],
         [(file.path or found.name, shown_size(file.size), str(file.chunks), str(file.holes)) for file in found.files]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from shardfs.cli.frame import IMPORTS_FIRST, hear_ctrl_c
 from shardfs.core.names import ModelName, check_model
 
 if TYPE_CHECKING:  # importing these costs what `shardfs --help` does not need
@@ -32,7 +33,8 @@ def json_option(command: F) -> F:
 
 
 def reporting(command: F) -> F:
-    """Both, for a command that asks the cluster and reports."""
+    """Both, for a command that asks the cluster and reports. Before `run` it imports and reads the cluster file."""
+    setattr(command, IMPORTS_FIRST, True)
     return cluster_option(json_option(command))
 
 
@@ -60,6 +62,7 @@ def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
 
     import trio
 
+    hear_ctrl_c()
     return trio.run(partial(step, *args, **options), restrict_keyboard_interrupt_to_checkpoints=True)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shardfs.cli.options import name_argument, open_cluster, reporting, run
-from shardfs.cli.output import Column, emit_json, facts, shown_size, table, warn
+from shardfs.cli.output import Column, emit_json, facts, say, shown_size, table, warn
 from shardfs.core.names import ModelName
 
 if TYPE_CHECKING:  # it brings trio, which the help does not need
@@ -37,7 +37,7 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
         emit_json(asdict(found))
         return
     facts(_facts(found))
-    click.echo()
+    say()
     imported = found.external_chunks > 0
     table(
         [Column("NODE"), Column("ZONE"), Column("PRIORITY", right=True), Column("STATE"),

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from shardfs.cli.options import open_cluster, reporting, run
-from shardfs.cli.output import Column, emit_json, facts, shown_size, table
+from shardfs.cli.output import Column, emit_json, facts, say, shown_size, table
 from shardfs.core.units import format_size
 
 _NAMED = 5
@@ -39,7 +39,7 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
           _used(node.capacity_bytes, node.free_bytes), _known(node.free_bytes), _number(node.refs),
           _number(node.behind), node.version, node.url) for node in found.nodes],
     )  # fmt: skip
-    click.echo()
+    say()
     enough = "" if found.answering >= found.majority else f"; {found.majority} are needed to publish"
     away = [f"{node.id}: {node.reason}" for node in found.nodes if node.health != "ok"]
     lines = [

@@ -81,6 +81,7 @@ def test_wrong_usage_is_2(arguments):
         (ExceptionGroup("nursery", [ExceptionGroup("inner", [NotFound("deep")])]), 1, "shardfs: deep\n"),
         (ExceptionGroup("nursery", [NotFound("first"), InvalidName("second")]), 2, "shardfs: first\n"),
         (StoreError("a", "refused"), 1, "shardfs: node a: refused\n"),
+        (NotFound("m\x9b2J\x1b[m"), 1, "shardfs: m\\x9b2J\\x1b[m\n"),
         (
             ValueError("a bug"),
             1,
@@ -125,6 +126,69 @@ def test_a_reader_that_went_away_is_no_error_message(models):
             [sys.executable, "-m", "shardfs", "ls"], stdout=pipe, stderr=subprocess.PIPE, env=environment, check=False
         )
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_report_that_cannot_be_written_is_one_line(models):
+    environment = os.environ | {"SHARDFS_CLUSTER": str(models.cluster_file)}
+    for to, why, unbuffered in [
+        (">&-", "it is closed", ""),
+        (">/dev/full", "No space left on device", ""),
+        (">/dev/full", "No space left on device", "1"),
+    ]:
+        for arguments in (["ls"], ["ls", "-l", "--json"], ["info", "one"]):
+            done = subprocess.run(
+                ["sh", "-c", f'exec "$@" {to}', "sh", sys.executable, "-m", "shardfs", *arguments],
+                capture_output=True,
+                text=True,
+                env=environment | {"PYTHONUNBUFFERED": unbuffered},
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (1, f"shardfs: cannot write to stdout: {why}\n")
+
+
+def test_closed_descriptors_are_not_given_to_files():
+    """A traceback of the interpreter would be written to whatever has the number of stderr."""
+    script = """
+import os
+from shardfs.cli import main
+try:
+    main(["--version"], prog_name="shardfs")
+except SystemExit as end:
+    assert end.code == 0
+assert os.open(".", os.O_RDONLY) > 2
+"""
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script], check=False)
+    assert done.returncode == 0
+
+
+IMPORTING = """
+import os, runpy, signal, sys
+from importlib.abc import MetaPathFinder
+
+at, sys.argv = sys.argv[1], ["shardfs", *sys.argv[2:]]
+
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("shardfs", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("at", ["click", "shardfs.cli.options", "trio"])
+def test_ctrl_c_while_it_imports_is_no_traceback(at):
+    command = [sys.executable, "-c", IMPORTING, at, "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it():
+    """As a job that a script has started in the background."""
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", IMPORTING, "click", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_is_130_without_a_traceback(tmp_path):
