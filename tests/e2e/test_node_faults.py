@@ -57,18 +57,20 @@ def test_a_node_is_killed_in_the_middle_of_a_read(cluster, big, place, way, logg
 def test_a_node_hangs_in_the_middle_of_a_read_and_comes_back(cluster, big, place, logged):
     """SIGSTOP, then SIGCONT while the read still goes on: late answers are never mixed in."""
     place.mount("--no-cache")
-    with Reader(place.path / "big.bin", "read", 32 * MiB) as reader:
+    with Reader(place.path / "big.bin", "read", 16 * MiB) as reader:
         reader.paused_at()
         cluster.pause("b")
-        reader.go_on()
-        reader.paused_at()
-        reader.go_on()
-        reader.paused_at()
+        for _ in range(5):  # 20 chunks, of which b is asked for some
+            reader.go_on()
+            reader.paused_at()
+        until(lambda: logged("node b is suspect: silent") > 0, what="the node that hangs being found out")
         cluster.resume("b")
-        assert_whole(reader.result(), big)
+        result = reader.result()
+    assert_whole(result, big)
+    assert result.longest < SLACK_SECONDS, "it waited for the node that hung"
 
 
-def test_nodes_die_and_return_one_after_the_other(cluster, big, place):
+def test_nodes_die_and_return_one_after_the_other(cluster, big, place, logged):
     """At every moment two of three are there, so that every chunk has a copy; the read never notices."""
     place.mount("--no-cache", "--memory", "64MiB")
     with Reader(place.path / "big.bin", "read", 16 * MiB) as reader:
@@ -81,6 +83,7 @@ def test_nodes_die_and_return_one_after_the_other(cluster, big, place):
                 cluster.start(node)
             reader.go_on()
         assert_whole(reader.result(), big)
+    assert logged("is suspect"), "nobody asked a node that was dead"
 
 
 # ------------------------------------------------------------------------------------------------- all copies gone
