@@ -6,7 +6,8 @@ can be fetched again.
 
 The limit counts allocated disk space, data and maps, rounded up to pages, and holds at every instant: room is
 made before a byte is written. Not counted: the filesystem's own metadata (an extent-tree page for each few hundred
-pieces of a fragmented file), folders, `manifests`, and a few KiB of lock, format and probe.
+pieces of a fragmented file), folders, `manifests` (the catalogue's, with a limit of their own), and a few KiB of
+lock, format and probe.
 
 A complete file can be lent (`CacheFile.lend`): others then read its data file without us. What is lent, and what any
 process still has open or mapped afterwards, is not evicted; when nothing else is left, nothing more is stored. That

@@ -86,6 +86,10 @@ class Catalog:
         """The verified manifest named `digest`. NoCopy lists each node with its reason."""
         return await self._manifests.get(digest)
 
+    async def tidy(self) -> None:
+        """See `Manifests.tidy`. Once, at the start of a program that lives long."""
+        await self._manifests.tidy()
+
     # --------------------------------------------------------------------------------------------------- writing
 
     async def publish(self, model: str, manifest: Manifest) -> Published:

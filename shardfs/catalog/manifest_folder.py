@@ -4,6 +4,8 @@ Nobody waits long for it. A disk that hangs keeps its thread, so after one late 
 while, and its threads are counted apart from all others. What is late may still come to its end: a file appears whole
 by rename, whoever waits for it or not.
 
+Its limit holds at every instant: it counts what files take from the disk, and room is made before one is written.
+
 It verifies nothing: who reads does.
 """
 
@@ -20,7 +22,6 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from shardfs.catalog.options import CatalogOptions
-from shardfs.core.manifest import MANIFEST_BYTES_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,11 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _SPARE_SHARE = 0.1  # of the folder's limit
+_PAGE_BYTES = 4096
 
 
 class ManifestFolder:
-    """Given: path, options. Changing, by the event loop only: warned, silent_until. `bytes`: under its lock."""
+    """Given: path, options. Changing, by the event loop only: warned, silent_until. Under its lock: what is in it."""
 
     def __init__(self, path: Path, *, options: CatalogOptions) -> None:
         self._path = path
@@ -42,16 +44,19 @@ class ManifestFolder:
         self._warned: set[str] = set()
         self._lock = Lock()
         self._bytes = inf  # at most so much is in it; not known before the first look
+        self._under_way = 0  # of that, what is being written
+        self._sweeping = False
+        self._sweeps = trio.Lock()
 
-    async def read(self, name: str) -> bytes | None:
-        """The whole file; None when it cannot be read in time or is too large to be a manifest."""
-        return await self._ask(_read_file, self._path / name)
+    async def read(self, name: str, limit: int) -> bytes | None:
+        """The first `limit` bytes of the file; None when it cannot be read in time."""
+        return await self._ask(_read_file, self._path / name, limit)
 
-    async def read_late(self, name: str) -> bytes | None:
+    async def read_late(self, name: str, limit: int) -> bytes | None:
         """As `read`, where nobody else has it: a folder that does not answer is waited for like a node."""
         with trio.move_on_after(self._options.manifest_timeout):
             return await trio.to_thread.run_sync(
-                _read_file, self._path / name, abandon_on_cancel=True, limiter=self._threads
+                _read_file, self._path / name, limit, abandon_on_cancel=True, limiter=self._threads
             )
         return None
 
@@ -61,38 +66,67 @@ class ManifestFolder:
             await self._ask(_remove_file, self._path / name)
 
     async def write(self, name: str, data: bytes) -> None:
-        """Keep a copy if that is possible now, and make room for it. A folder that does not take it is warned about."""
-        if trio.current_time() < self._silent_until:
-            return
+        """Keep a copy if that is possible now. Room is made before; a folder that does not take it is warned about."""
         try:
-            with self._lock:
-                self._bytes += len(data)  # also when it is late: it may be there in the end
-            await self._ask(_write_file, self._path, name, data)
-            limit = self._options.folder_bytes
-            if self._bytes > limit:
-                # To make room for several: looking through the folder for each of ten thousand manifests would take
-                # longer than fetching them.
-                spare = int(limit * _SPARE_SHARE)
-                await self._make_room(limit if len(data) > spare else limit - spare)
+            if await self._ask(self._write, name, data) is False and await self._make_room(len(data)):
+                await self._ask(self._write, name, data)
         except OSError as error:
             self._warn(error.strerror or str(error))
 
-    async def _make_room(self, keep: int) -> None:
-        """What takes long here is no sign of a disk that hangs: the folder may have very many files."""
-        if trio.current_time() < self._silent_until:
-            return
-        with trio.move_on_after(self._options.folder_timeout):
-            await trio.to_thread.run_sync(self._sweep, keep, abandon_on_cancel=True, limiter=self._threads)
-
-    def _sweep(self, keep: int) -> None:
-        with self._lock:
-            self._bytes = 0  # what is written from now on is counted besides
-        left = inf
+    async def tidy(self) -> None:
+        """Let what an earlier owner left beyond the limit go."""
         try:
-            left = _sweep(self._path, keep)
+            await self._make_room(0)
+        except OSError as error:
+            self._warn(error.strerror or str(error))
+
+    def _write(self, name: str, data: bytes) -> bool:
+        """False when there is no room for it. It is counted before it is there, until it is known to be gone."""
+        charge = _charge(len(data))
+        with self._lock:
+            if self._bytes + charge > self._options.folder_bytes:
+                return False
+            self._bytes += charge
+            self._under_way += charge
+        try:
+            _write_file(self._path, name, data)
         finally:
             with self._lock:
-                self._bytes += left
+                self._under_way -= charge
+        return True
+
+    async def _make_room(self, size: int) -> bool:
+        """Whether there may be room for `size` bytes now.
+
+        What takes long here is no sign of a disk that hangs: the folder may have very many files.
+        """
+        charge, limit = _charge(size), self._options.folder_bytes
+        if charge > limit:
+            return False
+        # For several: looking through the folder for each of ten thousand manifests would take longer than fetching
+        # them.
+        keep = limit - max(charge, int(limit * _SPARE_SHARE))
+        async with self._sweeps:  # who waited for another's sweep may find room
+            if self._bytes + charge <= limit:
+                return True
+            if trio.current_time() < self._silent_until:
+                return False
+            with trio.move_on_after(self._options.folder_timeout):
+                await trio.to_thread.run_sync(self._sweep, keep, abandon_on_cancel=True, limiter=self._threads)
+        return self._bytes + charge <= limit
+
+    def _sweep(self, keep: int) -> None:
+        """Nothing new is written meanwhile; what is being written may be counted twice, until the next time."""
+        with self._lock:
+            if self._sweeping:
+                return  # one that was late has not ended yet
+            self._sweeping, self._bytes, under_way = True, inf, self._under_way
+        left = inf
+        try:
+            left = _sweep(self._path, max(0, keep - under_way)) + under_way
+        finally:
+            with self._lock:
+                self._sweeping, self._bytes = False, left
 
     async def _ask(self, step: Callable[[*Ts], T], *args: *Ts) -> T | None:
         """What `step` returns in a thread; None when it is late, or was so a short time ago."""
@@ -111,15 +145,15 @@ class ManifestFolder:
             logger.warning("manifests are not kept in %s: %s", self._path, why)
 
 
-def _read_file(path: Path) -> bytes | None:
-    """The whole file, marked as used; None when it cannot be read or is too large to be a manifest."""
+def _read_file(path: Path, limit: int) -> bytes | None:
+    """The first `limit` bytes of the file, which is marked as used; None when it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(MANIFEST_BYTES_MAX + 1)
+            data = file.read(limit)
             os.utime(file.fileno())
+            return data
     except OSError:
         return None
-    return data if len(data) <= MANIFEST_BYTES_MAX else None
 
 
 def _remove_file(path: Path) -> None:
@@ -139,14 +173,24 @@ def _write_file(folder: Path, name: str, data: bytes) -> None:
         raise
 
 
+def _charge(size: int) -> int:
+    """What a file of that size takes from the disk."""
+    return -(-size // _PAGE_BYTES) * _PAGE_BYTES
+
+
 def _sweep(folder: Path, bytes_max: int) -> int:
-    """The longest unused go until what is left has at most `bytes_max`; return how much that is."""
+    """The longest unused go until what is left takes at most `bytes_max` of the disk; return how much that is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
     with os.scandir(folder) as entries:
-        kept = sorted(((e.stat().st_mtime, e.stat().st_size, e.path) for e in entries), reverse=True)
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                kept.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
     total = 0
-    for _, size, path in kept:
-        if total + size > bytes_max:
+    for _, size, path in sorted(kept, reverse=True):
+        charge = _charge(size)
+        if total + charge > bytes_max:
             Path(path).unlink(missing_ok=True)
         else:
-            total += size
+            total += charge
     return total

@@ -4,6 +4,9 @@ Placement does not apply to manifests: any node may have one. Nodes that are wel
 that the digest gives, so that many manifests spread over many nodes. The next node starts when one fails (at once) or
 is late; the first verified answer wins and the others are cancelled.
 
+Large ones take turns: their bytes are in memory several times while one is fetched and decoded. That one is large shows
+when the first part of it has come, and then it is asked for anew.
+
 The folder is a convenience (`shardfs.catalog.manifest_folder`): what it holds is verified like everything else, and
 what does not verify is removed.
 """
@@ -18,7 +21,7 @@ from shardfs.catalog.ask import reasons
 from shardfs.catalog.manifest_folder import ManifestFolder
 from shardfs.catalog.options import CatalogOptions
 from shardfs.core.digest import Digest
-from shardfs.core.keys import manifest_key
+from shardfs.core.keys import ObjectKey, manifest_key
 from shardfs.core.manifest import MANIFEST_BYTES_MAX, Manifest, decode_manifest
 from shardfs.errors import InvalidFormat, NoCopy, NotFound, StoreError
 from shardfs.store.fleet import Fleet
@@ -27,7 +30,12 @@ from shardfs.store.watched import WatchedStore
 logger = logging.getLogger(__name__)
 
 _FILE_ENTRY_BYTES = 250  # what one decoded file entry occupies, about
-_INLINE_BYTES = 256 * 1024  # above this, decoding goes to a thread: it takes milliseconds
+LARGE_BYTES = 256 * 1024
+"""Manifests from this size on are fetched one at a time, and decoded in a thread: that takes milliseconds."""
+
+
+class _Large(Exception):
+    """It has at least LARGE_BYTES."""
 
 
 class Manifests:
@@ -40,6 +48,8 @@ class Manifests:
         self._memory: OrderedDict[Digest, tuple[Manifest, int]] = OrderedDict()
         self._memory_bytes = 0
         self._coming: dict[Digest, trio.Lock] = {}
+        self._large_turn = trio.Lock()
+        self._large_thread = trio.CapacityLimiter(1)  # who gave up its turn may have left a thread that still decodes
 
     async def get(self, digest: Digest) -> Manifest:
         """The manifest named `digest`. NoCopy lists why each node could not deliver it."""
@@ -61,13 +71,25 @@ class Manifests:
         if self._folder is not None:
             await self._folder.write(str(digest), data)
 
+    async def tidy(self) -> None:
+        """Bring the folder within its limit, which may be lower than that of who had it before."""
+        if self._folder is not None:
+            await self._folder.tidy()
+
     async def _fetch(self, digest: Digest) -> Manifest:
-        local = await self._from_folder(digest)
+        try:
+            return await self._fetch_up_to(LARGE_BYTES - 1, digest)
+        except _Large:
+            async with self._large_turn:
+                return await self._fetch_up_to(MANIFEST_BYTES_MAX, digest)
+
+    async def _fetch_up_to(self, limit: int, digest: Digest) -> Manifest:
+        local = await self._from_folder(digest, limit)
         if local is None:
             try:
-                manifest, data = await self._from_nodes(digest)
+                manifest, data = await self._from_nodes(digest, limit)
             except NoCopy:
-                local = await self._from_folder(digest, late=True)
+                local = await self._from_folder(digest, limit, late=True)
                 if local is None:
                     raise
             else:
@@ -98,20 +120,24 @@ class Manifests:
 
     # ----------------------------------------------------------------------------------------------------- nodes
 
-    async def _from_nodes(self, digest: Digest) -> tuple[Manifest, bytes]:
+    async def _from_nodes(self, digest: Digest, limit: int) -> tuple[Manifest, bytes]:
         key = manifest_key(digest)
         stores = self._fleet.stores
         begin = digest[0] % max(1, len(stores))
         order = sorted(stores[begin:] + stores[:begin], key=lambda store: not store.available)
         failed: dict[str, str] = {}
         won: list[tuple[Manifest, bytes]] = []
+        large: list[str] = []
         slots = trio.Semaphore(self._options.manifest_racers)
 
         async def attempt(store: WatchedStore, finished: trio.Event) -> None:
             try:
                 with trio.fail_after(self._options.manifest_timeout):
-                    data = await store.read(key, limit=MANIFEST_BYTES_MAX)
-                won.append((await _decode(data, digest), data))
+                    data = await _read(store, key, limit)
+                won.append((await self._decode(data, digest), data))
+                nursery.cancel_scope.cancel()
+            except _Large:
+                large.append(store.node)
                 nursery.cancel_scope.cancel()
             except InvalidFormat as error:
                 failed[store.node] = "wrong bytes"
@@ -135,28 +161,44 @@ class Manifests:
                 nursery.start_soon(attempt, store, finished)
                 with trio.move_on_after(self._options.manifest_hedge):
                     await finished.wait()
+        if large and not won:
+            raise _Large
         if not won:
             raise NoCopy(f"manifest {digest}: no node could deliver it ({reasons(failed)})")
         return won[0]
 
     # ---------------------------------------------------------------------------------------------------- folder
 
-    async def _from_folder(self, digest: Digest, *, late: bool = False) -> tuple[Manifest, int] | None:
+    async def _from_folder(self, digest: Digest, limit: int, *, late: bool = False) -> tuple[Manifest, int] | None:
         if self._folder is None:
             return None
         read = self._folder.read_late if late else self._folder.read
-        data = await read(str(digest))
+        data = await read(str(digest), limit + 1)
         if data is None:
             return None
+        if len(data) > limit and limit < MANIFEST_BYTES_MAX:
+            raise _Large
         try:
-            return await _decode(data, digest), len(data)
+            return await self._decode(data, digest), len(data)
         except InvalidFormat as error:
             logger.warning("local copy removed: %s", error)
             await self._folder.remove(str(digest))
             return None
 
+    async def _decode(self, data: bytes, digest: Digest) -> Manifest:
+        if len(data) < LARGE_BYTES:
+            return decode_manifest(data, digest)
+        return await trio.to_thread.run_sync(
+            decode_manifest, data, digest, abandon_on_cancel=True, limiter=self._large_thread
+        )
 
-async def _decode(data: bytes, digest: Digest) -> Manifest:
-    if len(data) <= _INLINE_BYTES:
-        return decode_manifest(data, digest)
-    return await trio.to_thread.run_sync(decode_manifest, data, digest, abandon_on_cancel=True)
+
+async def _read(store: WatchedStore, key: ObjectKey, limit: int) -> bytes:
+    """The manifest's bytes. _Large when there are more than `limit`."""
+    if limit >= MANIFEST_BYTES_MAX:
+        return await store.read(key, limit=MANIFEST_BYTES_MAX)
+    data = bytearray(limit + 1)
+    count = await store.begin(key, memoryview(data))
+    if count > limit:
+        raise _Large
+    return bytes(memoryview(data)[:count])

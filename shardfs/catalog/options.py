@@ -34,7 +34,7 @@ class CatalogOptions:
     """Decoded manifests kept in memory, by an estimate of what they occupy."""
 
     folder_bytes: int = 1024 * MiB
-    """Manifests kept in the local folder; the longest unused go first."""
+    """What manifests kept in the local folder may take of its disk, at every instant; the longest unused go first."""
 
     folder_timeout: float = 0.5
     """For one file of that folder, read or written: a disk that needs longer hangs, and the nodes have what it has."""

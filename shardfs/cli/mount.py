@@ -41,8 +41,18 @@ _TOUCHED_SHARE = 0.25
 @json_option
 @click.option("--cache", metavar="DIR", help="Folder of the disk cache. Default: one for each mountpoint in ~/.cache.")
 @click.option("--no-cache", is_flag=True, help="Keep nothing on disk, only in memory.")
-@click.option("--cache-size", metavar="SIZE", help="Limit of the disk cache. Default: a quarter of the free space.")
-@click.option("--memory", default="512MiB", show_default=True, metavar="SIZE", help="Limit of the memory for data.")
+@click.option(
+    "--cache-size",
+    metavar="SIZE",
+    help="Limit of the disk cache, manifests included. Default: a quarter of the free space.",
+)
+@click.option(
+    "--memory",
+    default="512MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Limit of the memory for data. The process takes up to 120 MiB more.",
+)
 @click.option("--read-timeout", default=10.0, show_default=True, metavar="S", help="Seconds until a read fails.")
 @click.option("--allow-other", is_flag=True, help="Let other users in.")
 @click.option("--passthrough", is_flag=True, help="Let the kernel read whole cached files itself (root, Linux 6.9).")

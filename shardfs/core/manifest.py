@@ -15,7 +15,7 @@ digest. Every limit is checked before anything is allocated from a declared numb
 import heapq
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -95,6 +95,13 @@ class Manifest:
                            list(self.folders), self.digests]  # fmt: skip
         return _MAGIC + msgspec.msgpack.encode(body)
 
+    def encodes_to(self, data: bytes) -> bool:
+        """Whether `encode` gives `data`, without making it: the digests may be large, and are their own encoding."""
+        count = len(self.digests)
+        width, mark = next((width, mark) for width, mark in ((1, 0xC4), (2, 0xC5), (4, 0xC6)) if count < 256**width)
+        head = replace(self, digests=b"").encode()[:-2] + bytes([mark]) + count.to_bytes(width, "big")
+        return len(data) == len(head) + count and data.startswith(head) and data.endswith(self.digests)
+
 
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     created: int
@@ -149,14 +156,14 @@ def decode_manifest(data: Bytes, name: Digest) -> Manifest:
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         raise InvalidFormat(f"manifest {name}: unknown format or version")
     try:
-        wire = msgspec.msgpack.decode(data[len(_MAGIC) :], type=_Wire)
+        wire = msgspec.msgpack.decode(memoryview(data)[len(_MAGIC) :], type=_Wire)  # no copy: it may be large
         manifest = make_manifest(
             wire.files, wire.digests, created=wire.created, single=wire.single, folders=wire.folders,
             chunk_size=wire.chunk_size, block_size=wire.block_size,
         )  # fmt: skip
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidName, RecursionError) as error:
         raise InvalidFormat(f"manifest {name}: {error}") from None
-    if manifest.encode() != data:
+    if not manifest.encodes_to(bytes(data)):
         raise InvalidFormat(f"manifest {name}: not in canonical encoding")
     return manifest
 

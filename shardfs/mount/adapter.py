@@ -96,13 +96,13 @@ class Adapter(pyfuse3.Operations):
 
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         async def call() -> bytes:
-            return self._fs.getxattr(inode, name.decode(errors="replace"))
+            return await self._fs.getxattr(inode, name.decode(errors="replace"))
 
         return await self._guard.answer(call)
 
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         async def call() -> Sequence[bytes]:
-            return [name.encode() for name in self._fs.xattrs(inode)]
+            return [name.encode() for name in await self._fs.xattrs(inode)]
 
         return await self._guard.answer(call)
 

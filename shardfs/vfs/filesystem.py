@@ -23,7 +23,7 @@ from shardfs.vfs.content import Content, model_readahead
 from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
 from shardfs.vfs.inodes import Attributes, FileNode, FolderNode, InodeTable, NamesNode, Node
 from shardfs.vfs.namespace import Namespace
-from shardfs.vfs.tree import Tree
+from shardfs.vfs.tree import Generation, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,9 @@ class FileSystem:
         if isinstance(node, NamesNode):
             entries = await self._name_entries(node)
         elif isinstance(node, FolderNode):
+            folder = (await self._namespace.tree(node.generation.ref)).folders[node.path]
             entries = [
-                (name, self._entry_node(node.tree, child)) for name, child in sorted(node.folder.children.items())
+                (name, self._entry_node(node.generation, child)) for name, child in sorted(folder.children.items())
             ]
         else:
             raise NotAFolder(str(inode))
@@ -117,19 +118,17 @@ class FileSystem:
     async def open(self, inode: int) -> int:
         """A handle on the file's bytes. They never change and never go away while it is open.
 
-        Waits for the cache disk, but not for long.
+        Waits for the cache disk, but not for long. NoCopy when its manifest is not in memory and no node delivers it.
         """
         node = self._node(inode)
         if not isinstance(node, FileNode):
             raise IsAFolder(str(inode))
+        tree = node.tree or await self._namespace.tree(node.generation.ref)
         handle = self._new_handle()
         if node.content is None:
+            node.tree = tree
             node.content = Content(
-                node.tree.manifest,
-                node.entry,
-                engine=self._engine,
-                disk=self._disk,
-                readahead=self._readahead(node.tree),
+                tree.manifest, node.entry, engine=self._engine, disk=self._disk, readahead=self._readahead(tree)
             )
         node.handles += 1
         self._files[handle] = node
@@ -183,15 +182,15 @@ class FileSystem:
         node.handles -= 1
         if not node.handles and node.content is not None:
             node.content.close()
-            node.content = None
+            node.content = node.tree = None
             self._inodes.drop_if_unused(node)
 
-    def xattrs(self, inode: int) -> Mapping[str, bytes]:
+    async def xattrs(self, inode: int) -> Mapping[str, bytes]:
         """The extended attributes of an inode by full name."""
-        return describe(self._node(inode), self._disk)
+        return await describe(self._node(inode), self._disk, self._namespace)
 
-    def getxattr(self, inode: int, name: str) -> bytes:
-        value = self.xattrs(inode).get(name)
+    async def getxattr(self, inode: int, name: str) -> bytes:
+        value = (await self.xattrs(inode)).get(name)
         if value is None:
             raise NoAttribute(name)
         return value
@@ -215,19 +214,22 @@ class FileSystem:
                 return (
                     self._inodes.names(f"{prefix}{name}/")
                     if ref is None
-                    else self._top(await self._namespace.tree(ref))
+                    else self._top(await self._namespace.generation(ref))
                 )
-            case FolderNode(tree=tree, folder=folder) if name in folder.children:
-                return self._entry_node(tree, folder.children[name])
-            case FolderNode():
-                raise NotFound(name)
+            case FolderNode(generation=generation, path=path):
+                folder = (await self._namespace.tree(generation.ref)).folders[path]
+                if name not in folder.children:
+                    raise NotFound(name)
+                return self._entry_node(generation, folder.children[name])
         raise NotAFolder(str(parent.inode))
 
-    def _top(self, tree: Tree) -> Node:
-        return self._inodes.folder(tree, "") if tree.single is None else self._inodes.file(tree, tree.single)
+    def _top(self, generation: Generation) -> Node:
+        single = generation.single
+        return self._inodes.folder(generation, "") if single is None else self._inodes.file(generation, single)
 
-    def _entry_node(self, tree: Tree, child: FileEntry | str) -> Node:
-        return self._inodes.folder(tree, child) if isinstance(child, str) else self._inodes.file(tree, child)
+    def _entry_node(self, generation: Generation, child: FileEntry | str) -> Node:
+        inodes = self._inodes
+        return inodes.folder(generation, child) if isinstance(child, str) else inodes.file(generation, child)
 
     async def _name_entries(self, node: NamesNode) -> list[tuple[str, Node]]:
         """Models and folders of models.
@@ -245,7 +247,7 @@ class FileSystem:
                 return
             async with limit:
                 try:
-                    found[name] = self._top(await self._namespace.tree(ref))
+                    found[name] = self._top(await self._namespace.generation(ref))
                 except (NoCopy, InvalidFormat):
                     return
             patience.deadline = min(until, trio.current_time() + self._options.manifest_seconds)

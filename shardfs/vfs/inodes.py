@@ -2,7 +2,8 @@
 
 A number is a hash of what it stands for (model, generation, manifest, path), so it is the same in every mount and
 after every restart; a new generation has new numbers, and content never changes under one. An inode is kept
-while the kernel holds a reference (`lookups`), and keeps its generation's tree alive with it.
+while the kernel holds a reference (`lookups`), which may be for as long as the mount lives. So it holds what it shows,
+and not its generation's manifest: only while the file is open it does.
 """
 
 import stat
@@ -12,7 +13,7 @@ import xxhash
 
 from shardfs.core.manifest import FileEntry
 from shardfs.vfs.content import Content
-from shardfs.vfs.tree import Folder, Tree
+from shardfs.vfs.tree import Generation, Tree
 
 ROOT = 1
 _FOREVER_SECONDS = 3600.0
@@ -41,23 +42,24 @@ class NamesNode:
 
 @dataclass(slots=True)
 class FolderNode:
-    """A folder of a generation."""
+    """A folder of a generation; `path` is "" for the top."""
 
     inode: int
-    tree: Tree
-    folder: Folder
+    generation: Generation
+    path: str
     lookups: int = 0
 
 
 @dataclass(slots=True)
 class FileNode:
-    """A file of a generation. `content` exists while the file is open."""
+    """A file of a generation. `tree` and `content` exist while the file is open."""
 
     inode: int
-    tree: Tree
+    generation: Generation
     entry: FileEntry
     lookups: int = 0
     handles: int = 0
+    tree: Tree | None = field(default=None)
     content: Content | None = field(default=None)
 
 
@@ -83,13 +85,13 @@ class InodeTable:
         inode, node = self._find(f"names\0{prefix}")
         return node if isinstance(node, NamesNode) else NamesNode(inode, prefix)
 
-    def folder(self, tree: Tree, path: str) -> FolderNode:
-        inode, node = self._find(_key(tree, "folder", path))
-        return node if isinstance(node, FolderNode) else FolderNode(inode, tree, tree.folders[path])
+    def folder(self, generation: Generation, path: str) -> FolderNode:
+        inode, node = self._find(_key(generation, "folder", path))
+        return node if isinstance(node, FolderNode) else FolderNode(inode, generation, path)
 
-    def file(self, tree: Tree, entry: FileEntry) -> FileNode:
-        inode, node = self._find(_key(tree, "file", entry.path))
-        return node if isinstance(node, FileNode) else FileNode(inode, tree, entry)
+    def file(self, generation: Generation, entry: FileEntry) -> FileNode:
+        inode, node = self._find(_key(generation, "file", entry.path))
+        return node if isinstance(node, FileNode) else FileNode(inode, generation, entry)
 
     def remember(self, node: Node) -> None:
         """The kernel was told of `node` once more."""
@@ -113,13 +115,13 @@ class InodeTable:
         match node:
             case NamesNode():
                 return Attributes(node.inode, stat.S_IFDIR | 0o555, 0, self._started, 2, self._name_seconds)
-            case FolderNode(tree=tree, folder=folder):
-                seconds = _FOREVER_SECONDS if folder.path else self._name_seconds
-                return Attributes(node.inode, stat.S_IFDIR | 0o555, 0, tree.manifest.created, 2, seconds)
-            case FileNode(tree=tree, entry=entry):
+            case FolderNode(generation=generation, path=path):
+                seconds = _FOREVER_SECONDS if path else self._name_seconds
+                return Attributes(node.inode, stat.S_IFDIR | 0o555, 0, generation.created, 2, seconds)
+            case FileNode(generation=generation, entry=entry):
                 mode = stat.S_IFREG | (0o555 if entry.executable else 0o444)
-                seconds = self._name_seconds if tree.single else _FOREVER_SECONDS
-                return Attributes(node.inode, mode, entry.size, tree.manifest.created, 1, seconds)
+                seconds = self._name_seconds if generation.single else _FOREVER_SECONDS
+                return Attributes(node.inode, mode, entry.size, generation.created, 1, seconds)
 
     def _find(self, key: str) -> tuple[int, Node | None]:
         """The number of `key`, and its node if the kernel knows it. Numbers that collide are moved on by one."""
@@ -133,14 +135,14 @@ def _key_of(node: Node) -> str:
     match node:
         case NamesNode(prefix=prefix):
             return f"names\0{prefix}"
-        case FolderNode(tree=tree, folder=folder):
-            return _key(tree, "folder", folder.path)
-        case FileNode(tree=tree, entry=entry):
-            return _key(tree, "file", entry.path)
+        case FolderNode(generation=generation, path=path):
+            return _key(generation, "folder", path)
+        case FileNode(generation=generation, entry=entry):
+            return _key(generation, "file", entry.path)
 
 
-def _key(tree: Tree, kind: str, path: str) -> str:
-    ref = tree.ref
+def _key(generation: Generation, kind: str, path: str) -> str:
+    ref = generation.ref
     return f"{kind}\0{ref.model}\0{ref.generation}\0{ref.manifest}\0{path}"
 
 

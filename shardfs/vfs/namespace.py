@@ -3,6 +3,8 @@
 A lookup asks for that one model, which costs the same among ten models and ten thousand. Listings need all names: one
 task asks for them, when somebody needs them and they are older than `refresh_seconds`. Whoever waits for an answer
 does so for `wait_seconds` at most, and not at all while no node answers: what was known goes on being shown.
+
+What a listing shows of a generation is remembered apart from its manifest, which is large and not needed for it.
 """
 
 import logging
@@ -18,7 +20,8 @@ from shardfs.core.digest import Digest
 from shardfs.core.keys import RefName
 from shardfs.core.names import ModelName
 from shardfs.errors import InvalidName, NotFound, ShardfsError
-from shardfs.vfs.tree import Tree
+from shardfs.vfs.tree import Generation, Tree
+from shardfs.vfs.trees import Trees
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +31,22 @@ class NamespaceOptions:
     """A new generation shows within `refresh_seconds` plus what the kernel keeps names for.
 
     A name that is not known is asked for again unless that was done `miss_seconds` ago: it may just have been put.
-    `expected_max`: manifests fetched in advance at the same time.
+    `looked_max`: models of which is remembered when they were looked at. `expected_max`: manifests fetched in advance
+    at the same time. `trees_bytes`: manifests and trees in memory that nobody has open; one alone may be larger.
+    `generations_max`: generations known without their manifest, some hundred bytes each.
     """
 
     refresh_seconds: float = 0.5
     miss_seconds: float = 0.05
     wait_seconds: float = 1.0
-    trees_max: int = 256
+    looked_max: int = 256
     expected_max: int = 32
+    trees_bytes: int = 24 * 1024 * 1024
+    generations_max: int = 16384
 
 
 class Namespace:
-    """Given: the catalogue. Changing: the names last seen, and a few trees, least recently used first."""
+    """Given: the catalogue. Changing: the names last seen, the generations known, and a few trees."""
 
     def __init__(
         self,
@@ -58,7 +65,8 @@ class Namespace:
         self._failing = False
         self._wanted = trio.Event()
         self._asked = trio.Event()
-        self._trees: dict[bytes, Tree] = {}
+        self._trees = Trees(catalog, bytes_max=options.trees_bytes)
+        self._generations: dict[str, Generation] = {}
         self._nursery: trio.Nursery | None = None
         self._expected: set[Digest] = set()  # manifests being fetched in advance
 
@@ -156,11 +164,11 @@ class Namespace:
         async def fetch() -> None:
             try:
                 with suppress(ShardfsError):  # whoever needs it will be told
-                    await self._catalog.manifest(ref.manifest)
+                    await self.tree(ref)
             finally:
                 self._expected.discard(ref.manifest)
 
-        known = _tree_key(ref) in self._trees or ref.manifest in self._expected
+        known = ref in self._trees or ref.manifest in self._expected
         if self._nursery is not None and not known and len(self._expected) < self._options.expected_max:
             self._expected.add(ref.manifest)
             self._nursery.start_soon(fetch)
@@ -178,7 +186,7 @@ class Namespace:
     def _note_looked(self, model: str, now: float) -> None:
         self._looked_at.pop(model, None)
         self._looked_at[model] = now
-        if len(self._looked_at) > self._options.trees_max:
+        if len(self._looked_at) > self._options.looked_max:
             del self._looked_at[next(iter(self._looked_at))]
 
     def _is_folder(self, path: str) -> bool:
@@ -187,15 +195,18 @@ class Namespace:
 
     async def tree(self, ref: RefName) -> Tree:
         """The generation's tree. NoCopy when no node has the manifest."""
-        key = _tree_key(ref)
-        tree = self._trees.pop(key, None)
-        if tree is None:
-            manifest = await self._catalog.manifest(ref.manifest)
-            tree = self._trees.pop(key, None) or Tree(ref, manifest)  # another may have waited for it too
-        self._trees[key] = tree
-        while len(self._trees) > self._options.trees_max:
-            del self._trees[next(iter(self._trees))]
+        tree = await self._trees.get(ref)
+        key = str(ref.key)
+        self._generations.pop(key, None)
+        self._generations[key] = tree.generation
+        if len(self._generations) > self._options.generations_max:
+            del self._generations[next(iter(self._generations))]
         return tree
+
+    async def generation(self, ref: RefName) -> Generation:
+        """What is shown of the generation; its manifest is needed only the first time. NoCopy as for `tree`."""
+        found = self._generations.get(str(ref.key))
+        return (await self.tree(ref)).generation if found is None else found
 
     async def _refresh(self) -> None:
         try:
@@ -207,10 +218,6 @@ class Namespace:
         self._failing = False
         if models != self._models:
             self._models, self._sorted = dict(models), sorted(models)
-
-
-def _tree_key(ref: RefName) -> bytes:
-    return f"{ref.key}".encode()
 
 
 def _parse(path: str) -> ModelName | None:

@@ -88,5 +88,5 @@ class TracedFileSystem(FileSystem):
             took = time.monotonic_ns() // 1000 - started
             node = self._files.get(handle)
             if node is not None:
-                name = "/".join(filter(None, (node.tree.ref.model, node.entry.path))).replace("\n", "?")
+                name = "/".join(filter(None, (node.generation.ref.model, node.entry.path))).replace("\n", "?")
                 self._recorder.add(f"{started} {took} {offset} {size} {name}\n")

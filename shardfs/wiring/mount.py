@@ -20,6 +20,7 @@ from shardfs.vfs import FileSystem
 from shardfs.vfs.filesystem import FileSystemOptions
 from shardfs.vfs.namespace import Namespace, NamespaceOptions
 from shardfs.vfs.trace import Recorder, TracedFileSystem
+from shardfs.wiring.allocator import give_back_large_buffers
 from shardfs.wiring.reader import Reader, ReaderOptions, reader
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ async def mount(
 
     NotEnoughNodes when no node answers at the start; afterwards the mount goes on without any.
     """
+    give_back_large_buffers()
     async with reader(cluster, reading) as parts:
         view = await parts.catalog.refs()
         logger.info("%d models, nodes answering: %s", len(view.models), ", ".join(view.answered))

@@ -12,7 +12,7 @@ import trio
 
 from shardfs.cache import DiskCache
 from shardfs.cache.memory import SlotPool
-from shardfs.catalog import Catalog
+from shardfs.catalog import Catalog, CatalogOptions
 from shardfs.core.chunk import BLOCK_SIZE, header_size
 from shardfs.core.cluster import Cluster
 from shardfs.core.placement import Placement
@@ -25,13 +25,20 @@ from shardfs.wiring.client import open_fleet
 RUN_BYTES = 4 * 1024 * 1024
 """The unit of memory. Chunks of this size are one run; larger ones, several. At least one block of any manifest."""
 
+MANIFEST_BYTES_MAX = 1024 * 1024 * 1024
+"""What manifests may take of the disk cache, which is an eighth of it when that is less. Blocks have the rest."""
+
+_MANIFEST_SHARE = 8
 _JOB_SHARE = 0.9
 """Of the read timeout, for a job: the rest is for the answer with its reasons to get out before the hard deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """What a reading program may use. `cache` None: memory only. `touched_share`: of memory, touched at the start."""
+    """What a reading program may use. `cache` None: memory only. `touched_share`: of memory, touched at the start.
+
+    `memory_bytes` is for bytes of files; `cache_bytes` for all that lies in the folder, manifests included.
+    """
 
     memory_bytes: int = 512 * 1024 * 1024
     cache: Path | None = None
@@ -59,13 +66,18 @@ async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Read
     except ValueError as error:
         raise UsageError(f"--memory: {error}") from None
     metrics = ReadMetrics()
+    # Who reads keeps the manifests that it needs itself.
+    manifest_bytes = min(MANIFEST_BYTES_MAX, options.cache_bytes // _MANIFEST_SHARE)
+    cataloguing = CatalogOptions(memory_bytes=0, folder_bytes=manifest_bytes)
     with ExitStack() as stack:
         disk = None
         if options.cache is not None:
-            disk = DiskCache.open(options.cache, limit_bytes=options.cache_bytes)
+            disk = DiskCache.open(options.cache, limit_bytes=options.cache_bytes - manifest_bytes)
             stack.callback(disk.close)
         async with open_fleet(cluster) as fleet, trio.open_nursery() as nursery:
-            catalog = Catalog(fleet, cluster, manifests=disk.manifests if disk is not None else None)
+            catalog = Catalog(
+                fleet, cluster, options=cataloguing, manifests=disk.manifests if disk is not None else None
+            )
             engine = Engine(
                 fleet,
                 Placement(cluster),
@@ -75,6 +87,7 @@ async def reader(cluster: Cluster, options: ReaderOptions) -> AsyncIterator[Read
             )
             await nursery.start(fleet.run_probes)
             await nursery.start(engine.run)
+            nursery.start_soon(catalog.tidy)
             nursery.start_soon(pool.touch, int(pool.slots * options.touched_share))
             yield Reader(fleet, catalog, engine, disk, metrics)
             nursery.cancel_scope.cancel()

@@ -20,7 +20,7 @@ from shardfs.testing.memory_store import Fault
 
 
 def reads(world):
-    return "".join(store.node for store in world.stores for op, _ in store.calls if op == "read")
+    return "".join(store.node for store in world.stores for op, _ in store.calls if op in ("get", "read"))
 
 
 def first_asked(world, digest):
@@ -178,8 +178,7 @@ async def test_what_the_folder_holds_is_verified_and_replaced(world, content, tm
 
 async def test_the_folder_has_a_limit(world, content, tmp_path, mock_clock):
     manifests = [content(str(i)) for i in range(4)]
-    size = len(manifests[0].encode())
-    catalog = world.client(manifests=tmp_path, folder_bytes=2 * size)
+    catalog = world.client(manifests=tmp_path, folder_bytes=2 * 4096)  # each takes a page
     digests = [world.plant_manifest(manifest) for manifest in manifests]
     for age, digest in enumerate(digests):
         await catalog.manifest(digest)
@@ -201,6 +200,47 @@ async def test_a_large_manifest_decodes_without_stopping_the_others(world, autoj
     digest = world.plant_manifest(manifest)
     assert len(manifest.encode()) > 256 * 1024
     assert await world.client().manifest(digest) == manifest
+
+
+async def test_large_manifests_take_turns(world, autojump_clock):
+    """Each is in memory several times while it is fetched."""
+    large = [make_manifest([(f"{i:06}", 0, False) for i in range(40_000)], b"", created=n) for n in range(3)]
+    digests = [world.plant_manifest(manifest) for manifest in large]
+    at_first: set[str] = set()
+
+    def pause(op, key):
+        if op == "read" and trio.current_time() < 1:
+            at_first.add(key)
+        return 1.0 if op == "read" else 0.0
+
+    for store in world.stores:
+        store.pause = pause
+    catalog = world.client()
+    async with trio.open_nursery() as nursery:
+        for digest in digests:
+            nursery.start_soon(catalog.manifest, digest)
+    assert len(at_first) == 1
+
+
+async def test_the_folder_is_within_its_limit_at_every_instant(world, content, tmp_path, mock_clock, monkeypatch):
+    """Also before the first copy is written there, when somebody else left more."""
+    for number in range(5):
+        (tmp_path / f"left-{number}").write_bytes(b"x")
+    catalog = world.client(manifests=tmp_path, folder_bytes=3 * 4096)
+    await catalog.tidy()
+    assert len(os.listdir(tmp_path)) <= 3
+    replace, seen = os.replace, []
+
+    def counted(old, new):
+        replace(old, new)
+        seen.append(len(os.listdir(tmp_path)))
+
+    monkeypatch.setattr(os, "replace", counted)
+    async with trio.open_nursery() as nursery:
+        for text in "tuvwxyz":
+            nursery.start_soon(catalog.manifest, world.plant_manifest(content(text)))
+    assert seen
+    assert max(seen) <= 3
 
 
 # ------------------------------------------------------------------ a folder that hangs

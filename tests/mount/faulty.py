@@ -34,7 +34,7 @@ class FaultyFileSystem(FileSystem):
 
     def _bug(self, operation: str, inode: int) -> None:
         node = self._inodes.get(inode)
-        path = node.entry.path if isinstance(node, FileNode) else getattr(getattr(node, "folder", None), "path", "")
+        path = node.entry.path if isinstance(node, FileNode) else getattr(node, "path", "")
         if path == f"bug-{operation}":
             raise ZeroDivisionError(f"a bug in {operation}")
 
@@ -84,9 +84,9 @@ class FaultyFileSystem(FileSystem):
         self._bug("opendir", inode)
         return await super().opendir(inode)
 
-    def xattrs(self, inode: int) -> Mapping[str, bytes]:
+    async def xattrs(self, inode: int) -> Mapping[str, bytes]:
         self._bug("xattrs", inode)
-        return {**super().xattrs(inode), "user.shardfs.reads": str(self.reads).encode()}
+        return {**(await super().xattrs(inode)), "user.shardfs.reads": str(self.reads).encode()}
 
 
 async def main(cluster_file: str, mountpoint: str) -> None:

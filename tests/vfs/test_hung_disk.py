@@ -16,7 +16,7 @@ from shardfs.cache.stored import StoredFile
 from shardfs.vfs import FileSystem
 from shardfs.vfs.filesystem import FileSystemOptions
 from tests.cache.samples import Clock
-from tests.vfs.world import CHUNK, World, content, until, walk
+from tests.vfs.world import CHUNK, World, content, walk
 
 LIMIT_SECONDS = 60.0
 """Never reached."""
@@ -64,7 +64,7 @@ async def world(tmp_path: Path) -> World:
         for name, plain in (("hung", HUNG), ("well", WELL)):
             inode = await walk(fs, f"m/{name}")
             assert await content(fs, inode) == plain
-            await until(lambda inode=inode, plain=plain: cached(fs, inode) == len(plain))
+            await until_cached(fs, inode, len(plain))
     return world
 
 
@@ -73,8 +73,14 @@ def waiting(seconds: float) -> FileSystemOptions:
     return FileSystemOptions(map_seconds=seconds)
 
 
-def cached(fs: FileSystem, inode: int) -> int:
-    return int(fs.getxattr(inode, "user.shardfs.cached"))
+async def cached(fs: FileSystem, inode: int) -> int:
+    return int(await fs.getxattr(inode, "user.shardfs.cached"))
+
+
+async def until_cached(fs: FileSystem, inode: int, size: int, seconds: float = 60.0) -> None:
+    with trio.fail_after(seconds):
+        while await cached(fs, inode) != size:  # noqa: ASYNC110 - the disk is written by threads
+            await trio.sleep(0.005)
 
 
 async def test_an_open_that_waits_for_its_map_holds_up_no_other(world: World, tmp_path: Path, disk: Disk) -> None:
@@ -108,9 +114,9 @@ async def test_a_map_that_does_not_come_in_time_is_gone_without(world: World, tm
         handle = await fs.open(hung)
         await disk.hangs()
         assert bytes(await fs.read(handle, 0, CHUNK)) == HUNG[:CHUNK]
-        assert cached(fs, hung) == 0
+        assert await cached(fs, hung) == 0
         disk.go_on.set()
-        await until(lambda: cached(fs, hung) == len(HUNG))
+        await until_cached(fs, hung, len(HUNG))
         fs.release(handle)
 
 
@@ -169,15 +175,15 @@ async def test_reads_that_hang_go_on_from_the_nodes(
                 assert await content(fs, hung) == HUNG
                 begun = reads.begun
                 assert begun
-                assert cached(fs, hung) == cached(fs, well) == 0
+                assert await cached(fs, hung) == await cached(fs, well) == 0
                 assert bytes(await fs.read(other, 0, CHUNK)) == WELL[:CHUNK]
                 # No thread goes to the disk any more, nor does anybody wait for a map.
                 assert await content(fs, hung) == HUNG
                 assert reads.begun == begun
         finally:
             reads.go_on.set()
-        await until(lambda: cached(fs, well) == len(WELL), LIMIT_SECONDS)
-        assert cached(fs, hung) == len(HUNG)
+        await until_cached(fs, well, len(WELL), LIMIT_SECONDS)
+        assert await cached(fs, hung) == len(HUNG)
         for store in world.stores:
             store.objects.clear()
         assert await content(fs, well) == WELL
@@ -214,4 +220,4 @@ async def test_no_open_waits_for_a_disk_that_is_known_to_hang(
                 go_on.set()
         finally:
             go_on.set()
-        await until(lambda: cached(fs, well) == len(WELL), LIMIT_SECONDS)
+        await until_cached(fs, well, len(WELL), LIMIT_SECONDS)

@@ -1,0 +1,64 @@
+"""Trees of generations, with their manifests: those that are open, and within a limit of bytes the last used.
+
+The one place where a mount keeps manifests in memory. A tree that somebody holds is found for as long as it is held,
+whatever the limit says, so that one generation is never in memory twice.
+"""
+
+from weakref import WeakValueDictionary
+
+import trio
+
+from shardfs.catalog import Catalog
+from shardfs.core.keys import RefName
+from shardfs.vfs.tree import Tree
+
+
+class Trees:
+    """Given: catalogue, limit. Changing, by the event loop only: the trees kept, least recently used first."""
+
+    def __init__(self, catalog: Catalog, *, bytes_max: int) -> None:
+        self._catalog = catalog
+        self._bytes_max = bytes_max
+        self._kept: dict[str, tuple[Tree, int]] = {}
+        self._kept_bytes = 0
+        self._held: WeakValueDictionary[str, Tree] = WeakValueDictionary()
+        self._coming: dict[str, trio.Lock] = {}
+
+    @property
+    def kept_bytes(self) -> int:
+        """By `Tree.memory_bytes`. More than the limit only while a single tree is larger than that."""
+        return self._kept_bytes
+
+    def __contains__(self, ref: RefName) -> bool:
+        return str(ref.key) in self._held
+
+    async def get(self, ref: RefName) -> Tree:
+        """The generation's tree. NoCopy when no node has the manifest."""
+        key = str(ref.key)
+        tree = self._held.get(key)
+        if tree is None:
+            lock = self._coming.setdefault(key, trio.Lock())
+            try:
+                async with lock:  # whoever else wants it waits here and then finds it
+                    tree = self._held.get(key)
+                    if tree is None:
+                        tree = Tree(ref, await self._catalog.manifest(ref.manifest))
+                    self._keep(key, tree)
+            finally:
+                if not lock.locked():
+                    self._coming.pop(key, None)
+        else:
+            self._keep(key, tree)
+        return tree
+
+    def _keep(self, key: str, tree: Tree) -> None:
+        """The last one stays however large it is: a file is looked up and then opened, which needs its tree twice."""
+        _, cost = self._kept.pop(key, (tree, 0))
+        if not cost:
+            cost = tree.memory_bytes
+            self._kept_bytes += cost
+        self._kept[key] = tree, cost
+        self._held[key] = tree
+        while self._kept_bytes > self._bytes_max and len(self._kept) > 1:
+            _, freed = self._kept.pop(next(iter(self._kept)))
+            self._kept_bytes -= freed
