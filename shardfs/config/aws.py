@@ -4,11 +4,16 @@ In this order: a profile that the node's url names; `AWS_ACCESS_KEY_ID`, `AWS_SE
 `AWS_SESSION_TOKEN`; the profile `$AWS_PROFILE` or `default` in `~/.aws/credentials` and `~/.aws/config`
 (`$AWS_SHARED_CREDENTIALS_FILE`, `$AWS_CONFIG_FILE`). What only a program can get (roles, SSO, `credential_process`,
 containers, instance metadata) is left to botocore, which `pip install shardfs[s3]` brings.
+
+Keys are checked before they are used, and named by where they stand; what they say is in no message.
 """
 
 import configparser
 import importlib
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -22,6 +27,18 @@ KEEP_SECONDS = 60.0
 
 _FILE_BYTES_MAX = 1024 * 1024
 _REGION = "us-east-1"
+_PRINTABLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_NAMES = {"aws_access_key_id": "key id", "aws_secret_access_key": "secret key", "aws_session_token": "token"}
+_TELLING = ("PartialCredentialsError", "ProfileNotFound")
+"""Errors of botocore that say in one line what is missing, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What stands at `place`, which is empty where there is nothing."""
+
+    value: str = ""
+    place: str = ""
 
 
 class AwsProfile:
@@ -48,12 +65,16 @@ class AwsProfile:
         return endpoint
 
     def credentials(self) -> Credentials | None:
-        """Static or temporary keys in the environment or in files; None when there are none."""
-        if not self._named and (found := _keys(os.environ, upper=True)):
+        """Static or temporary keys in the environment or in files; None when there are none. UsageError."""
+        environ = {name: _Setting(os.environ.get(name.upper(), "").strip(), "the environment") for name in _NAMES}
+        if not self._named and (found := _keys(environ)):
             return found
-        return _keys(self._settings())
+        return _keys(self._located())
 
     def _settings(self) -> dict[str, str]:
+        return {name: setting.value for name, setting in self._located().items()}
+
+    def _located(self) -> dict[str, _Setting]:
         section = self._profile if self._profile == "default" else f"profile {self._profile}"
         config = _section(_place("AWS_CONFIG_FILE", "config"), section)
         return {**config, **_section(_place("AWS_SHARED_CREDENTIALS_FILE", "credentials"), self._profile)}
@@ -108,18 +129,18 @@ class AwsCredentials:
     def _ask_botocore(self) -> Credentials | None:
         try:
             session_module = importlib.import_module("botocore.session")
-            errors = importlib.import_module("botocore.exceptions")
         except ModuleNotFoundError:
             return None
         try:
             session = session_module.Session(profile=self._profile.name if self._profile.named else None)
             held = session.get_credentials()
             frozen = held.get_frozen_credentials() if held is not None else None
-        except errors.BotoCoreError as error:
-            raise Denied(self._node, f"no AWS credentials: {type(error).__name__}") from None
+        except Exception as error:  # noqa: BLE001 - plugins, programs and services of all kinds are asked there
+            raise Denied(self._node, f"no AWS credentials: {_told(error)}") from None
         if frozen is None:
             return None
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+        values = zip(_NAMES, (frozen.access_key, frozen.secret_key, frozen.token), strict=True)
+        return _keys({name: _Setting(str(value), "what botocore found") for name, value in values if value})
 
 
 def _place(variable: str, name: str) -> Path:
@@ -127,7 +148,7 @@ def _place(variable: str, name: str) -> Path:
     return Path(os.path.expanduser(named or f"~/.aws/{name}"))  # unlike Path.expanduser it leaves an unknown ~user
 
 
-def _section(path: Path, section: str) -> dict[str, str]:
+def _section(path: Path, section: str) -> dict[str, _Setting]:
     try:
         with path.open("rb") as file:
             text = file.read(_FILE_BYTES_MAX).decode("utf-8", "replace")
@@ -141,14 +162,29 @@ def _section(path: Path, section: str) -> dict[str, str]:
     except configparser.Error as error:
         # Only the kind: the message would quote the line.
         raise UsageError(f"{path}: not a file of profiles ({type(error).__name__})") from None
-    return dict(parser.items(section)) if parser.has_section(section) else {}
+    if not parser.has_section(section):
+        return {}
+    return {name: _Setting(value.strip(), str(path)) for name, value in parser.items(section)}
 
 
-def _keys(held: "os._Environ[str] | dict[str, str]", *, upper: bool = False) -> Credentials | None:
-    def get(name: str) -> str:
-        return held.get(name.upper() if upper else name, "").strip()
-
-    key_id, secret = get("aws_access_key_id"), get("aws_secret_access_key")
-    if not key_id or not secret:
+def _keys(held: Mapping[str, _Setting]) -> Credentials | None:
+    found = {name: held.get(name, _Setting()) for name in _NAMES}
+    key_id, secret, token = found.values()
+    if not key_id.value or not secret.value:
         return None
-    return Credentials(key_id, secret, get("aws_session_token") or None)
+    for name, setting in found.items():
+        # A value that goes on in the next line of a file has a line break in it; in a header it would be a fault.
+        if setting.value and not _PRINTABLE.fullmatch(setting.value):
+            hint = "printable ASCII characters without spaces, in one line"
+            raise UsageError(f"{name} in {setting.place} is no {_NAMES[name]} ({hint})")
+    return Credentials(key_id.value, secret.value, token.value or None)
+
+
+def _told(error: Exception) -> str:
+    """What may be said of an error of botocore's: never what it quotes."""
+    kind = type(error).__name__
+    if kind in _TELLING:
+        return f"{kind}: {' '.join(str(error).split())[:200]}"
+    answer = getattr(error, "response", None)  # a service's: the code is a word such as AccessDenied
+    code = answer.get("Error", {}).get("Code", "") if isinstance(answer, dict) else ""
+    return f"{kind}: {code}" if re.fullmatch(r"[A-Za-z.]{1,64}", str(code)) else kind

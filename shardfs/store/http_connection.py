@@ -15,6 +15,7 @@ import h11
 import trio
 
 from shardfs.core.digest import Bytes
+from shardfs.store.http_secrets import hide
 from shardfs.store.http_wire import Wire
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -26,6 +27,7 @@ NEXT_PIECE_BYTES = 1024 * 1024  # copying more at a time would hold up everybody
 LARGE_BYTES = 2 * WAKE_BYTES
 _HEAD_READ_BYTES = 16 * 1024  # small: what comes with the head of the body is copied
 _DRAIN_READ_BYTES = 64 * 1024
+_SHOWN_CHARACTERS = 200
 
 Headers = Sequence[tuple[str, str]]
 
@@ -72,6 +74,7 @@ class HttpConnection:
         self._early = b""  # bytes of the body that came with the head
         self._left = 0  # bytes of the body that are still to come, `_early` not counted
         self._answered = False
+        self._sent: Headers = ()
         self.uses = 0
         self.clean = True
 
@@ -87,7 +90,12 @@ class HttpConnection:
         self.clean = False
         self._answered = False
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-        head = self._h11.send(h11.Request(method=method, target=target, headers=[("Host", self._host), *headers]))
+        self._sent = headers
+        try:
+            head = self._h11.send(h11.Request(method=method, target=target, headers=[("Host", self._host), *headers]))
+        except (h11.LocalProtocolError, UnicodeError):
+            # Only that it is so: what h11 says quotes the value, which may be a secret.
+            raise Broken("its address or a header has characters that HTTP does not allow: not sent") from None
         try:
             if parts:
                 answer = await self._ask_with_body(head, parts)
@@ -96,7 +104,7 @@ class HttpConnection:
                 await self._wire.send(head)
                 answer = await self._read_answer(method)
         except h11.RemoteProtocolError as error:
-            raise Broken(f"not a valid answer: {error}") from error
+            raise self._invalid(error) from None
         except OSError as error:
             raise Broken(error.strerror or str(error), answered=self._answered) from error
         self.uses += 1
@@ -227,7 +235,7 @@ class HttpConnection:
         try:
             return await self._body_by_h11(answer, limit)
         except h11.RemoteProtocolError as error:
-            raise Broken(f"not a valid answer: {error}") from error
+            raise self._invalid(error) from None
         except OSError as error:
             raise Broken(error.strerror or str(error)) from error
 
@@ -251,5 +259,16 @@ class HttpConnection:
 
     def early_text(self) -> str:
         """What came with the head of an error's body, for a message: one line of at most 200 plain characters."""
-        text = self._early[:200].decode("ascii", "replace").partition("\n")[0]
-        return "".join(c if c.isprintable() and c.isascii() else "?" for c in text).strip()
+        return self.shown(self._early.decode("ascii", "replace").partition("\n")[0])
+
+    def shown(self, text: str) -> str:
+        """The server's words for a message: at most 200 plain characters, without secrets of the last request."""
+        line = self.hide(text)[:_SHOWN_CHARACTERS]
+        return "".join(c if c.isprintable() and c.isascii() else "?" for c in line).strip()
+
+    def hide(self, text: str) -> str:
+        """The server's words, whole, without secrets of the last request."""
+        return hide(text, self._sent)
+
+    def _invalid(self, error: h11.RemoteProtocolError) -> Broken:
+        return Broken(f"not a valid answer: {self.shown(str(error))}")  # it quotes what came

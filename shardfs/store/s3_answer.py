@@ -1,5 +1,6 @@
 """What an S3 server's answers mean: which failure an error is, and which keys a listing holds. Pure."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -61,8 +62,8 @@ class Listing:
     more: bool
 
 
-def read_error(answer: Answer, body: bytes) -> S3Error:
-    """The error in `body`, as far as it can be read."""
+def read_error(answer: Answer, body: bytes, hide: Callable[[str], str]) -> S3Error:
+    """The error in `body`, as far as it can be read. `hide` takes what is secret out of the server's words."""
     region = answer.headers.get(b"x-amz-bucket-region", b"").decode("ascii", "replace")
     try:
         root = parse_xml(body)
@@ -70,7 +71,8 @@ def read_error(answer: Answer, body: bytes) -> S3Error:
         return S3Error(region=region)
     if root.name != "Error":
         return S3Error(region=region)
-    return S3Error(_shown(root.value("Code")), _shown(root.value("Message")), _shown(root.value("Region")) or region)
+    code, message, there = (_shown(hide(root.value(name))) for name in ("Code", "Message", "Region"))
+    return S3Error(code, message, there or region)
 
 
 def failure(node: str, what: str, answer: Answer, error: S3Error) -> StoreError:

@@ -132,7 +132,7 @@ class S3Client:
         error = S3Error()
         if answer.length != 0:
             with suppress(Broken):  # then the status has to say enough
-                error = read_error(answer, await connection.body(answer, ERROR_BYTES_MAX))
+                error = read_error(answer, await connection.body(answer, ERROR_BYTES_MAX), connection.hide)
         if error.code in _RENEWABLE:
             self._credentials.forget()
         if error.code == "NoSuchBucket":
