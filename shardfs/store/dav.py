@@ -12,6 +12,7 @@ import base64
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote, unquote
 
 import trio
@@ -19,12 +20,12 @@ import trio
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.names import check_path
-from shardfs.errors import InvalidFormat, Unavailable, UsageError
+from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.store.dav_listing import PROPFIND, read_autoindex, read_multistatus
 from shardfs.store.http import HttpStore
 from shardfs.store.http_answer import refusal, version_tag
-from shardfs.store.http_client import CONNECTIONS_MAX
+from shardfs.store.http_client import CONNECTIONS_MAX, Exchange
 from shardfs.store.http_connection import Headers
 from shardfs.store.long_answers import LongAnswers
 from shardfs.store.sending import Sending
@@ -51,6 +52,7 @@ class DavStore(HttpStore):
     ) -> None:
         http = url.replace("dav", "http", 1)
         super().__init__(node, http, authorization=authorization(token), connections_max=connections_max, tls=tls)
+        self._shown = url.rstrip("/")
         self._sending = Sending(node)
         self._long = LongAnswers()
         self._has_autoindex = True  # until it answers otherwise
@@ -132,6 +134,12 @@ class DavStore(HttpStore):
             raise self._missing(ExternalPath(path))
         return found
 
+    def _exchange(
+        self, method: str, path: str, headers: Headers = (), parts: Sequence[Bytes] = ()
+    ) -> AbstractAsyncContextManager[Exchange]:
+        what = f"{method} {path or self._shown}"
+        return self._client.exchange(what, method, self._target(path), [*self._headers, *headers], parts)
+
     def _target(self, path: str) -> str:
         return f"/{quote(path)}" if isinstance(path, ExternalPath) else super()._target(path)
 
@@ -168,11 +176,18 @@ class DavStore(HttpStore):
             raise Unavailable(self._node, f"{what}: {error}") from error
 
     async def stat(self) -> StoreStat:
-        """As `Store.stat`. A folder that does not exist yet is well: the first put makes it."""
+        """As `Store.stat`. A folder that does not exist yet is well: the first put makes it. A file is not."""
         async with self._exchange("HEAD", "") as (_, answer):
-            if answer.status in (200, 204, 404, 405):
+            if answer.status in (200, 204, 405):
                 return StoreStat()
-            raise refusal(self._node, "stat", answer, _HINT if answer.status == 403 else "")
+            if answer.status != 404:
+                raise refusal(self._node, "stat", answer, _HINT if answer.status == 403 else "")
+        path = unquote(self._base).strip("/")
+        try:
+            await self.external_stat(path)  # without a slash at its end
+        except NotFound:
+            return StoreStat()
+        raise Unavailable(self._node, f"{self._shown} is a file and no folder")
 
 
 def authorization(token: str | None) -> str | None:

@@ -25,7 +25,7 @@ from shardfs.errors import NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
 from shardfs.store.calls import Call, Calls, TooManyStuck
 from shardfs.store.hdfs_failure import failure
-from shardfs.store.hdfs_folder import HdfsFolder, NoParent, TooManyFiles
+from shardfs.store.hdfs_folder import HdfsFolder, NoFolder, NoParent, TooManyFiles
 from shardfs.store.hdfs_namenode import NameNode
 from shardfs.store.sending import Sending
 from shardfs.store.tree import Entry, list_keys
@@ -191,6 +191,8 @@ class HdfsStore:
             yield
         except NoParent as error:
             raise Unavailable(self._node, f"folder {error} does not exist in {self._url}") from None
+        except NoFolder as error:
+            raise Unavailable(self._node, f"{error} in {self._url} is a file and no folder") from None
         except FileNotFoundError as error:
             if key is None:
                 raise failure(self._node, what, error) from None

@@ -28,6 +28,10 @@ class NoParent(Exception):
     """The folder that the node's folder should be made in does not exist; the argument is its path."""
 
 
+class NoFolder(Exception):
+    """A file is where a folder is wanted; the argument is its path."""
+
+
 class TooManyFiles(Exception):
     """A listing with more files than were asked for."""
 
@@ -51,19 +55,18 @@ class HdfsFolder:
         return client(self._url, settings)
 
     def make_root(self) -> None:
-        """The folder of the node, made when its parent exists. NoParent."""
+        """The folder of the node, made when its parent exists. NoParent, NoFolder."""
         if self._root_seen:
             return
-        held = self._client()
         try:
-            held.get_file_info(self._root)
+            self.look()
         except FileNotFoundError:
             parent = self._root.rpartition("/")[0] or "/"
             try:
-                held.get_file_info(parent)
+                self._look(parent)
             except FileNotFoundError:
                 raise NoParent(parent) from None
-            held.mkdirs(self._root)
+            self._client().mkdirs(self._root)
         self._root_seen = True
 
     def read(self, call: Call, path: str, offset: int, length: int) -> int:
@@ -168,5 +171,9 @@ class HdfsFolder:
         return self._client().delete(path)
 
     def look(self) -> None:
-        """FileNotFoundError when the folder is gone."""
-        self._client().get_file_info(self._root)
+        """FileNotFoundError when the folder is gone, NoFolder when it is a file."""
+        self._look(self._root)
+
+    def _look(self, path: str) -> None:
+        if not self._client().get_file_info(path).isdir:
+            raise NoFolder(path)

@@ -68,6 +68,8 @@ def refusal(node: str, what: str, answer: Answer, text: str) -> StoreError:
         return Denied(node, reason)
     if answer.status == 507:
         return NoSpace(node, reason)
+    if answer.status == 207:
+        return Unavailable(node, f"{what}: HTTP 207, a multi-status that was not asked for")
     if answer.status in (429, 503):
         return Unavailable(node, f"throttled or overloaded: {reason}")
     if 300 <= answer.status < 400:

@@ -19,9 +19,9 @@ from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.core.location import HdfsPlace, webhdfs_takes
 from shardfs.core.names import check_path
-from shardfs.errors import InvalidFormat, NotFound, Unavailable, UsageError
+from shardfs.errors import NotFound, Unavailable, UsageError
 from shardfs.store.base import EXTERNAL_FILES_MAX, LIST_LIMIT, ExternalPath, ExternalStat, StoreStat
-from shardfs.store.hdfs_folder import NoParent
+from shardfs.store.hdfs_folder import NoFolder, NoParent
 from shardfs.store.http_client import CONNECTIONS_MAX
 from shardfs.store.http_connection import Broken
 from shardfs.store.sending import Sending
@@ -139,7 +139,7 @@ class WebHdfsStore:
     async def stat(self) -> StoreStat:
         """As `Store.stat`. How much space is left cannot be asked for."""
         async with self._asking("stat"):
-            await self._folder.stat("stat", self._root)
+            await self._folder.look("stat")
         return StoreStat()
 
     async def get_external(
@@ -196,18 +196,21 @@ class WebHdfsStore:
 
     @asynccontextmanager
     async def _asking(self, what: str, key: ObjectKey | ExternalPath | None = None) -> AsyncIterator[None]:
-        """The node's folder is there; Hadoop's exceptions come out as ours. With `key`, an absent file is NotFound."""
+        """The node's folder is there; Hadoop's exceptions come out as ours. With `key`, an absent file is NotFound.
+
+        What the caller's `arrived` raises about the bytes goes through: it is no answer of Hadoop's.
+        """
         try:
             await self._folder.make_root()
             yield
         except NoParent as error:
             raise Unavailable(self._node, f"folder {error} does not exist in {self._shown}") from None
+        except NoFolder as error:
+            raise Unavailable(self._node, f"{error} in {self._shown} is a file and no folder") from None
         except Refused as refused:
             if key is not None and refused.name == ABSENT:
                 raise self._missing(key) from None
             raise failure_of(self._node, what, refused) from refused
-        except InvalidFormat as error:
-            raise Unavailable(self._node, f"{what}: {error}") from error
 
     def _path(self, key: ObjectKey | ExternalPath) -> str:
         if not isinstance(key, ExternalPath):

@@ -4,18 +4,19 @@ An object is written as `tmp/<random>` below the node's folder, its size is aske
 without overwriting, which the NameNode does atomically. What a write that failed has left is removed by the next one;
 what a killed one has left, after a day.
 
-Errors are `Refused`, InvalidFormat for an answer that is none, and StoreError.
+Errors are `Refused`, and StoreError, also for an answer that is none.
 """
 
 import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
-from shardfs.errors import StoreError, Unavailable
-from shardfs.store.hdfs_folder import TEMP, TEMP_SECONDS_MAX, NoParent
+from shardfs.errors import InvalidFormat, StoreError, Unavailable
+from shardfs.store.hdfs_folder import TEMP, TEMP_SECONDS_MAX, NoFolder, NoParent
 from shardfs.store.long_answers import LongAnswers
 from shardfs.store.webhdfs_answer import FileStatus, Refused, read_boolean, read_listing, read_status
 from shardfs.store.webhdfs_client import WebHdfsClient
@@ -26,6 +27,7 @@ LEFT_MAX = 64
 
 ABSENT = "FileNotFoundException"
 _EXISTS = "FileAlreadyExistsException"
+_T = TypeVar("_T")
 _TEMP_NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -42,20 +44,29 @@ class WebHdfsFolder:
         self._left: deque[str] = deque(maxlen=LEFT_MAX)
 
     async def make_root(self) -> None:
-        """The folder of the node, made when its parent exists. NoParent."""
+        """The folder of the node, made when its parent exists. NoParent, NoFolder."""
         if self._root_seen:
             return
         what = f"folder {self._root}"
-        if await self.find(what, self._root) is None:
+        found = await self.find(what, self._root)
+        if found is None:
             parent = self._root.rpartition("/")[0] or "/"
-            if await self.find(what, parent) is None:
+            above = await self.find(what, parent)
+            if above is None:
                 raise NoParent(parent)
+            _check_folder(above, parent)
             await self._make_folder(what, self._root)
+        else:
+            _check_folder(found, self._root)
         self._root_seen = True
+
+    async def look(self, what: str) -> None:
+        """The folder of the node is one, and still there. NoFolder."""
+        _check_folder(await self.stat(what, self._root), self._root)
 
     async def stat(self, what: str, path: str) -> FileStatus:
         """What the NameNode knows of a file or folder."""
-        return read_status(await self._client.ask(what, "GET", path, "GETFILESTATUS"))
+        return self._read(what, read_status, await self._client.ask(what, "GET", path, "GETFILESTATUS"))
 
     async def find(self, what: str, path: str) -> FileStatus | None:
         """As `stat`; None when there is nothing."""
@@ -74,11 +85,12 @@ class WebHdfsFolder:
             if refused.name != ABSENT:
                 raise
             return []
-        return [row for row in await self._long.read(read_listing, body) if row.path_suffix]
+        rows = await self._long.read(lambda said: self._read(what, read_listing, said), body)
+        return [row for row in rows if row.path_suffix]
 
     async def delete(self, what: str, path: str) -> bool:
         """False when there was nothing."""
-        return read_boolean(await self._client.ask(what, "DELETE", path, "DELETE"))
+        return self._read(what, read_boolean, await self._client.ask(what, "DELETE", path, "DELETE"))
 
     async def write(self, what: str, path: str, data: bytes) -> bool:
         """Create the file with `data`, at once; False when there is one already."""
@@ -106,7 +118,7 @@ class WebHdfsFolder:
         for again in (False, True):
             try:
                 said = await self._client.ask(what, "PUT", temp, "RENAME", options)
-                if not said or read_boolean(said):
+                if not said or self._read(what, read_boolean, said):
                     return True
                 if await self.find(what, path) is not None:
                     return False
@@ -120,8 +132,14 @@ class WebHdfsFolder:
         raise Unavailable(self._node, f"{what}: the NameNode does not rename it, and does not say why")
 
     async def _make_folder(self, what: str, path: str) -> None:
-        if not read_boolean(await self._client.ask(what, "PUT", path, "MKDIRS")):
+        if not self._read(what, read_boolean, await self._client.ask(what, "PUT", path, "MKDIRS")):
             raise Unavailable(self._node, f"{what}: folder {path} cannot be made")
+
+    def _read(self, what: str, read: Callable[[bytes], _T], body: bytes) -> _T:
+        try:
+            return read(body)
+        except InvalidFormat as error:
+            raise Unavailable(self._node, f"{what}: {error}") from error
 
     async def _tidy_up(self) -> None:
         """Remove what failed writes of ours have left, and, once, what killed ones of anybody have."""
@@ -135,3 +153,8 @@ class WebHdfsFolder:
         for path in left:
             with suppress(StoreError, Refused):
                 await self.delete("sweep", path)
+
+
+def _check_folder(status: FileStatus, path: str) -> None:
+    if status.type == "FILE":  # a link may be one to a folder
+        raise NoFolder(path)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from shardfs.errors import InvalidFormat, ShardfsError
 from shardfs.testing.check import GUARD, Make, expect, fetch
 from shardfs.testing.samples import sample_chunk
 
@@ -17,18 +18,20 @@ class _Stop(Exception):
 async def check_arrived_raises(make: Make) -> None:
     """What `arrived` raises ends the call and comes out unchanged; the store works on."""
     sample = sample_chunk(1, 4 * _MIB)
-    raised = _Stop()
-
-    def arrived(_: int) -> None:
-        raise raised
+    # One that no store knows, and the one that verifying raises: stores know it, too, from answers that they read.
+    exceptions = (_Stop(), InvalidFormat("block 0 does not match"))
 
     async with make() as store:
         await store.put(sample.key, [sample.data])
-        for _ in range(3):
+        for raised in exceptions * 2:
+
+            def arrived(_: int, raised: Exception = raised) -> None:
+                raise raised
+
             try:
                 await store.get(sample.key, memoryview(bytearray(len(sample.data))), arrived=arrived)
-            except _Stop as error:
-                expect(error is raised, True, "the exception is the one that was raised")
+            except (_Stop, ShardfsError) as error:
+                expect(error is raised, True, f"the exception is the one that was raised, not {error!r}")
             else:
                 raise AssertionError("what `arrived` raised did not come out")
             expect(await fetch(store, sample) == sample.data, True, "the next get")

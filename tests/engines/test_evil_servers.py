@@ -331,3 +331,46 @@ async def test_dav_listings(case: str) -> None:
             with pytest.raises(Unavailable, match=re.escape("node far: list ") + f".*{message}"):
                 await store.list(f"{folder}/")
         await store.aclose()
+
+
+# ------------------------------------------------------------------------------------- what a WebDAV path leads to
+
+
+async def test_a_webdav_path_that_is_a_file() -> None:
+    """nginx says 404 to the path with a slash, as it does where there is nothing."""
+    beside: dict[str, bytes] = {
+        "a file": head("200 OK", "Content-Length: 5", "Connection: close"),
+        "nothing": whole("404 N", b""),
+        "a folder": whole("301 M", b"", "Location: /d/e%20f/"),
+    }
+    for case, said in beside.items():
+
+        def answer(request: bytes, said: bytes = said) -> bytes:
+            return said if request.startswith(b"HEAD /d/e%20f HTTP") else whole("404 N", b"")
+
+        async with server(answer) as (authority, _):
+            store = DavStore("far", f"dav://{authority}/d/e%20f")
+            if case == "a file":
+                with pytest.raises(Unavailable, match=f"node far: dav://{authority}/d/e%20f is a file and no folder"):
+                    await store.stat()
+            else:
+                await store.stat()
+            await store.aclose()
+
+
+async def test_a_webdav_server_that_cannot_be_reached_is_named() -> None:
+    store = DavStore("far", "dav://127.0.0.1:1/d/")
+    with pytest.raises(
+        Unavailable, match=r"^node far: HEAD dav://127\.0\.0\.1:1/d: cannot connect: Connection refused"
+    ):
+        await store.stat()
+    await store.aclose()
+
+
+async def test_a_multi_status_that_nobody_asked_for_is_not_shown() -> None:
+    async with server(lambda _: multistatus(row("/d/x"))) as (authority, _):
+        store = DavStore("far", f"dav://{authority}/d")
+        for call in (lambda: store.list("chunks/"), lambda: store.read(SAMPLE.key, limit=10)):
+            with pytest.raises(Unavailable, match=r"node far: .*: HTTP 207, a multi-status that was not asked for$"):
+                await call()
+        await store.aclose()

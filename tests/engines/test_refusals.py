@@ -43,7 +43,9 @@ async def refused(store: Store, kind: type[StoreError], message: str, *, write: 
             await call()
         text = str(caught.value)
         assert text.startswith(f"node {store.node}: ")
-        assert "\n" not in text
+        assert not any(mark in text for mark in ("\n", "\\n", "\\t", '\\"')), (
+            "no line break, also not as programmers write it"
+        )
         assert len(text) < 600
         assert not any(secret in text for secret in ("testing", "wr0ng"))
     assert watched.available == (kind is Denied)
@@ -121,7 +123,11 @@ async def test_hdfs_servers_that_are_none(hdfs: Engine, nginx: Engine, free_port
         await refused(open_store(Node("far", f"{url}/p")), Unavailable, "is a NameNode there")
     await refused(open_store(Node("far", f"hdfs://127.0.0.2:{free_port}/p")), Unavailable, "Connection refused")
     await refused(open_store(Node("far", "hdfs://no-such-host.invalid:1/p")), Unavailable, "Name or service not known")
-    await refused(open_store(Node("far", "hdfs://no-such-service/p")), Unavailable, "No NameNode hosts found")
+    nowhere = (
+        r"No NameNode hosts found \(a url without a port names a name service of .* in HADOOP_CONF_DIR; .*host:port"
+    )
+    await refused(open_store(Node("far", "hdfs://no-such-service/p")), Unavailable, nowhere)
+    await refused(open_store(Node("far", "hdfs://no..name:8020/p")), Unavailable, "no..name:8020: not a name of a host")
 
 
 async def test_hdfs_folder_whose_parent_does_not_exist(hdfs: Engine) -> None:
@@ -131,7 +137,26 @@ async def test_hdfs_folder_whose_parent_does_not_exist(hdfs: Engine) -> None:
 
 async def test_hdfs_a_user_who_may_not(hdfs: Engine, fresh: str, monkeypatch) -> None:
     monkeypatch.setenv("HADOOP_USER_NAME", "stranger")
-    await refused(hdfs.store(fresh, "far"), Denied, "Permission denied: user=stranger, access=WRITE")
+    told = 'AccessControlException: Permission denied: user=stranger, access=WRITE, inode="[^"]+":[a-z:]+drwx[rwx-]+$'
+    await refused(hdfs.store(fresh, "far"), Denied, told)
+
+
+@pytest.mark.parametrize("engine", ["hdfs", "webhdfs", "nginx"], indirect=True)
+async def test_a_path_that_is_a_file(engine: Engine, fresh: str) -> None:
+    """Said at once, by every call that can tell."""
+    store = engine.store(fresh)
+    await store.put(SAMPLE.key, [SAMPLE.data])
+    await store.aclose()
+    file = engine.store(f"{fresh}/{SAMPLE.key}", "far")
+    message = f"{SAMPLE.key}( in [a-z]+://[0-9.:]+)? is a file and no folder"
+    if engine.name == "nginx":
+        with pytest.raises(Unavailable, match=f"node far: .*{message}"):
+            await file.stat()
+        await file.aclose()
+    else:
+        await refused(file, Unavailable, message)
+        below = engine.store(f"{fresh}/{SAMPLE.key}/p", "far")
+        await refused(below, StoreError, "is a file and no folder|is not a directory")
 
 
 async def test_hdfs_frozen_namenode(hdfs: Engine, fresh: str) -> None:

@@ -13,7 +13,7 @@ import trio
 import shardfs.config.hadoop
 from shardfs.config.hadoop import hadoop_user
 from shardfs.core.location import HdfsPlace
-from shardfs.errors import Denied, InvalidName, NoSpace, NotFound, StoreError, Unavailable, UsageError
+from shardfs.errors import Denied, InvalidFormat, InvalidName, NoSpace, NotFound, StoreError, Unavailable, UsageError
 from shardfs.store import webhdfs_folder
 from shardfs.store.base import ExternalStat
 from shardfs.store.webhdfs import WebHdfsStore
@@ -295,16 +295,21 @@ async def test_a_question_behind_the_end() -> None:
 
 
 async def test_what_arrived_raises_comes_out() -> None:
+    """Also what verifying the bytes raises: wrong bytes are no outage."""
+
     class Stop(Exception):
         pass
 
-    def arrived(_: int) -> None:
-        raise Stop
+    for raised in (Stop(), InvalidFormat("block 0 does not match")):
 
-    for said in (whole("200 OK", DATA[:10]), unmeasured(DATA[:10])):
-        async with Hadoop(datanode=said).store() as store:
-            with pytest.raises(Stop):
-                await store.get(SAMPLE.key, memoryview(bytearray(10)), arrived=arrived)
+        def arrived(_: int, raised: Exception = raised) -> None:
+            raise raised
+
+        for said in (whole("200 OK", DATA[:10]), unmeasured(DATA[:10])):
+            async with Hadoop(datanode=said).store() as store:
+                with pytest.raises(type(raised)) as caught:
+                    await store.get(SAMPLE.key, memoryview(bytearray(10)), arrived=arrived)
+                assert caught.value is raised
 
 
 # ----------------------------------------------------------------------------------------------------------- errors
