@@ -29,6 +29,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9._@+-]{1,128}", re.ASCII)
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?", re.ASCII)
 _PATH = re.compile(r"[\x21-\x7e]*", re.ASCII)
+_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 _S3_OPTIONS = ("endpoint", "region", "profile")
 
 
@@ -160,7 +161,8 @@ def check_endpoint(endpoint: str, shown: str) -> None:
         url = urlsplit(endpoint)
         _ = url.port
     except ValueError as error:
-        raise UsageError(f"{shown}: endpoint: {error}") from None
+        # Without what it quotes: behind a colon that may be a password, with a slash in it or an @ forgotten.
+        raise UsageError(f"{shown}: endpoint: {_QUOTED.sub('...', str(error))}") from None
     plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
     if not plain or "@" in url.netloc:
         raise UsageError(f"{shown}: endpoint must be http://host:port or https://host, without a user")

@@ -45,8 +45,6 @@ class NameNode:
                     return
             except OSError as error:
                 raise Unavailable(self._node, f"{what}: NameNode {self._where}: {reason_of(error)}") from error
-            except UnicodeError:
-                raise Unavailable(self._node, f"{what}: NameNode {self._where}: not a name of a host") from None
             raise Unavailable(self._node, f"{what}: NameNode {self._where} says nothing for {ASK_SECONDS_MAX:.0f} s")
 
     async def _ask(self, port: int) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from shardfs.config.aws import AwsCredentials
-from shardfs.errors import Denied
+from shardfs.core.cluster import Node
+from shardfs.errors import Denied, UsageError
+from shardfs.wiring.engines import open_store
 
 SECRET = "ZZS3CR3T"
 KEYS = "aws_access_key_id = id\naws_secret_access_key = key\n"
@@ -86,3 +88,34 @@ async def test_what_is_missing_is_said(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_PROFILE", "works")
     await denied("no AWS credentials: ProfileNotFound: The config profile (works) could not be found")
+
+
+ENDPOINTS = (
+    f"http://k:{SECRET}@host",
+    f"https://{SECRET}@host:80",
+    f"k:{SECRET}@host",
+    f"{SECRET}.host:9000",
+    f"http://k:{SECRET}",
+    f"http://k:{SECRET}/x@host",
+    f"http://k:{SECRET}\u2100@host",
+    f"http://host/?key={SECRET}",
+    f"http://host:1/#{SECRET}",
+)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_endpoints_that_are_none(home: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    (home / "config").write_text(f"[default]\nendpoint_url = {endpoint}\n", "utf-8")
+    wrong_endpoint("AWS profile 'default'")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, endpoint)
+        wrong_endpoint("environment variable AWS_ENDPOINT_URL")
+    open_store(Node("far", "s3://bucket/p?endpoint=http://host:1"))  # says its own
+
+
+def wrong_endpoint(place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store(Node("far", "s3://bucket/p"))
+    text = str(caught.value)
+    assert text.startswith(f"{place}: endpoint")
+    assert SECRET not in text
