@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from shardfs.catalog.ask import ask_all, list_refs, reasons
+from shardfs.catalog.ask import ask_all, list_refs
 from shardfs.catalog.manifests import Manifests
 from shardfs.catalog.options import CatalogOptions
 from shardfs.catalog.publish import Published, Publisher
@@ -70,9 +70,8 @@ class Catalog:
         An explicit generation of a deleted model can be named until its space is taken back.
         """
         view = await self.refs(name.model)
-        found = [ref for ref in view.refs if name.generation in (None, ref.generation)]
-        if found and not found[-1].deleted:
-            return found[-1]
+        if ref := view.find(name.generation):
+            return ref
         raise NotFound(await self._why_not(name, view))
 
     async def versions(self, model: str) -> list[RefName]:
@@ -185,7 +184,7 @@ class Catalog:
 
     async def _why_not(self, name: ModelName, view: RefView) -> str:
         """Why `name` was not found in `view`, with what to try instead."""
-        missing = "" if view.majority else f" (only some nodes answered; {reasons(view.failed)})"
+        missing = f" ({view.doubt})" if view.doubt else ""
         generations = [ref.generation for ref in view.refs if not ref.deleted]
         if name.generation is not None and generations:
             shown = ", ".join(str(number) for number in generations[-_GENERATIONS_NAMED:])

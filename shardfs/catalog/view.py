@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shardfs.catalog.ask import reasons
 from shardfs.core.keys import RefName
 from shardfs.core.refs import live, newest
 
@@ -34,6 +35,16 @@ class RefView:
     def models(self) -> dict[str, RefName]:
         """The newest generation of each model that exists, sorted by name."""
         return live(self.newest)
+
+    @property
+    def doubt(self) -> str:
+        """Why something that was published may be missing; empty when it cannot."""
+        return "" if self.majority else f"only some nodes answered; {reasons(self.failed)}"
+
+    def find(self, generation: int | None) -> RefName | None:
+        """In a view of one model: that generation, or the newest; None when it is not there or was deleted."""
+        found = [ref for ref in self.refs if generation in (None, ref.generation)]
+        return found[-1] if found and not found[-1].deleted else None
 
     @property
     def everything(self) -> frozenset[RefName]:

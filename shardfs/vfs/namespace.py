@@ -8,18 +8,21 @@ What a listing shows of a generation is remembered apart from its manifest, whic
 """
 
 import logging
-from bisect import bisect_left, insort
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 import trio
 
 from shardfs.catalog import Catalog
+from shardfs.catalog.view import RefView
 from shardfs.core.digest import Digest
 from shardfs.core.keys import RefName
 from shardfs.core.names import ModelName
-from shardfs.errors import InvalidName, NotFound, ShardfsError
+from shardfs.errors import InvalidName, NotEnoughNodes, NotFound, ShardfsError
+from shardfs.obs.throttle import Throttle
+from shardfs.vfs.names import Names
 from shardfs.vfs.tree import Generation, Tree
 from shardfs.vfs.trees import Trees
 
@@ -57,12 +60,13 @@ class Namespace:
     ) -> None:
         self._catalog = catalog
         self._options = options
-        self._models = dict(models or {})
-        self._sorted = sorted(self._models)
+        self._names = Names(models or {})
         self._seen_at = -float("inf")
         self._listing_seconds = 0.0
         self._looked_at: dict[str, float] = {}
         self._failing = False
+        self._doubt = ""  # why a name that the nodes did not name, when they were asked last, may exist all the same
+        self._throttle = Throttle(burst=3, seconds=60.0)
         self._wanted = trio.Event()
         self._asked = trio.Event()
         self._trees = Trees(catalog, bytes_max=options.trees_bytes)
@@ -94,69 +98,91 @@ class Namespace:
 
     async def models(self) -> Mapping[str, RefName]:
         """The newest generation of each model, sorted by name."""
-        return await self._not_older_than(self._options.refresh_seconds)
+        return await self._not_older_than(self._options.refresh_seconds, until=self._patience())
 
-    async def _not_older_than(self, seconds: float) -> Mapping[str, RefName]:
+    def _patience(self) -> float:
+        """When somebody who begins to wait now has waited long enough."""
+        return trio.current_time() + self._options.wait_seconds
+
+    async def _not_older_than(self, seconds: float, *, until: float) -> Mapping[str, RefName]:
         if trio.current_time() - self._seen_at >= seconds:
             self._wanted.set()
-            with trio.move_on_after(0 if self._failing else self._options.wait_seconds):
+            with trio.move_on_at(-inf if self._failing else until):
                 await self._asked.wait()
-        return self._models
+        return self._names.models
 
     async def children(self, prefix: str) -> dict[str, RefName | None]:
         """Names directly below `prefix`: a model's ref, or None for a folder of further names."""
         await self.models()
-        found: dict[str, RefName | None] = {}
-        for at in range(bisect_left(self._sorted, prefix), len(self._sorted)):
-            model = self._sorted[at]
-            if not model.startswith(prefix):
-                break
-            name, slash, _ = model[len(prefix) :].partition("/")
-            if not slash:
-                found[name] = self._models[model]
-            else:
-                found.setdefault(name, None)
-        return found
+        return self._names.below(prefix)
 
     async def find(self, path: str) -> RefName | None:
-        """The ref of model `path` (`name` or `name@generation`), or None for a folder of names. NotFound."""
-        name = _parse(path)
-        if name is not None and name.generation is not None:
-            return await self._catalog.resolve(name)
-        ref = await self._current(path) if name is not None else None
-        if ref is not None:
-            return ref
-        if not self._is_folder(path):
-            # Perhaps a folder that is new. A long listing is not made again for every name that does not exist.
-            await self._not_older_than(max(self._options.miss_seconds, self._listing_seconds))
-        if path in self._models:
-            return self._models[path]
-        if self._is_folder(path):
-            return None
-        raise NotFound(path)
+        """The ref of model `path` (`name` or `name@generation`), or None for a folder of names.
 
-    async def _current(self, model: str) -> RefName | None:
+        NotFound when those say so who must know: a majority of the nodes. Else NotEnoughNodes.
+        """
+        name = _parse(path)
+        until = self._patience()
+        if name is not None:
+            numbered = name.generation is not None
+            ref = await self._numbered(name) if numbered else await self._current(path, until=until)
+            if ref is not None:
+                return ref
+            if numbered:
+                raise self._unknown(path)
+        if not self._names.is_folder(path):
+            # Perhaps a folder that is new. A long listing is not made again for every name that does not exist.
+            await self._not_older_than(max(self._options.miss_seconds, self._listing_seconds), until=until)
+        if path in self._names:
+            return self._names.get(path)
+        if self._names.is_folder(path):
+            return None
+        raise self._unknown(path) if name is not None else NotFound(path)
+
+    def _unknown(self, path: str) -> NotFound | NotEnoughNodes:
+        if not self._doubt:
+            return NotFound(path)
+        error = NotEnoughNodes(f"{path}: not known here, but {self._doubt}")
+        if self._throttle.admit(trio.current_time())[0]:
+            logger.warning("%s", error)
+        return error
+
+    def _heard(self, view: RefView) -> RefView:
+        self._doubt = view.doubt
+        return view
+
+    async def _numbered(self, name: ModelName) -> RefName | None:
+        """That generation of a model. As long as no node is heard, by what is known."""
+        try:
+            return self._heard(await self._catalog.refs(name.model)).find(name.generation)
+        except ShardfsError as error:
+            self._doubt = str(error)
+            return None
+
+    async def _current(self, model: str, *, until: float) -> RefName | None:
         """The newest generation of one model: asking for it alone is cheap, however many others there are."""
         now = trio.current_time()
         known_since = max(self._seen_at, self._looked_at.get(model, -float("inf")))
-        known = model in self._models
+        known = model in self._names
         if now - known_since < (self._options.refresh_seconds if known else self._options.miss_seconds):
-            return self._models.get(model)
+            return self._names.get(model)
         if self._failing:
             self._wanted.set()
-            return self._models.get(model)
+            return self._names.get(model)
         if known:
-            self._expect(self._models[model])
-        with trio.move_on_after(self._options.wait_seconds):
+            self._expect(self._names.models[model])
+        with trio.move_on_at(until) as scope:
             try:
-                view = await self._catalog.refs(model)
+                view = self._heard(await self._catalog.refs(model))
             except ShardfsError as error:
-                logger.debug("%s: not looked up: %s", model, error)
+                self._doubt = str(error)
                 self._wanted.set()
-                return self._models.get(model)
-            self._take(model, view.models.get(model))
+                return self._names.get(model)
+            self._names.take(model, view.models.get(model))
+        if scope.cancelled_caught:
+            self._doubt = f"no answer within {self._options.wait_seconds:g} s"
         self._note_looked(model, now)
-        return self._models.get(model)
+        return self._names.get(model)
 
     def _expect(self, ref: RefName) -> None:
         """Most likely `ref` is still the newest: its manifest comes while that is asked, which saves a round trip."""
@@ -173,25 +199,11 @@ class Namespace:
             self._expected.add(ref.manifest)
             self._nursery.start_soon(fetch)
 
-    def _take(self, model: str, ref: RefName | None) -> None:
-        """What was found for one model; a name that is gone or new changes the sorted names too."""
-        if ref is None:
-            if self._models.pop(model, None) is not None:
-                self._sorted.remove(model)
-        else:
-            if model not in self._models:
-                insort(self._sorted, model)
-            self._models[model] = ref
-
     def _note_looked(self, model: str, now: float) -> None:
         self._looked_at.pop(model, None)
         self._looked_at[model] = now
         if len(self._looked_at) > self._options.looked_max:
             del self._looked_at[next(iter(self._looked_at))]
-
-    def _is_folder(self, path: str) -> bool:
-        at = bisect_left(self._sorted, path + "/")
-        return at < len(self._sorted) and self._sorted[at].startswith(path + "/")
 
     async def tree(self, ref: RefName) -> Tree:
         """The generation's tree. NoCopy when no node has the manifest."""
@@ -210,14 +222,13 @@ class Namespace:
 
     async def _refresh(self) -> None:
         try:
-            models = await self._catalog.models()
+            models = self._heard(await self._catalog.refs()).models
         except ShardfsError as error:
             self._failing = True
-            logger.debug("names not refreshed: %s", error)
+            self._doubt = str(error)
             return
         self._failing = False
-        if models != self._models:
-            self._models, self._sorted = dict(models), sorted(models)
+        self._names.replace(models)
 
 
 def _parse(path: str) -> ModelName | None:

@@ -3,6 +3,7 @@
 import random
 import stat
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from shardfs.core.digest import digest_of
 from shardfs.core.keys import manifest_key
-from shardfs.errors import NoCopy, NotFound, ShardfsError
+from shardfs.errors import NoCopy, NotEnoughNodes, NotFound, ShardfsError
 from shardfs.testing.memory_store import Fault
 from shardfs.vfs import FileSystem
 from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
@@ -202,6 +203,37 @@ async def test_nodes_that_hang_do_not_make_names_wait(autojump_clock):
         world.publish("n", b"new")
         await trio.sleep(5)
         assert await listing(fs, ROOT) == ["m", "n"]
+
+
+@pytest.mark.parametrize("away", [1, 2, 3])
+@pytest.mark.parametrize("how", ["hang", "error"])
+@pytest.mark.parametrize("name", ["new", "new@1", "m@2", "absent", "team"])
+async def test_only_a_majority_says_that_there_is_no_such_model(autojump_clock, away: int, how: str, name: str):
+    """Fewer may lack what was published. A program would take an outage for a model that does not exist."""
+    world = World()
+    world.publish("m", b"one")
+    fault = Fault(hang=True) if how == "hang" else Fault(error="refused")
+    async with world.filesystem(fresh=False) as fs:
+        assert await content(fs, await walk(fs, "m")) == b"one"
+        for store in world.stores[:away]:
+            store.faults.append(fault)
+        await trio.sleep(1)
+        assert await content(fs, await walk(fs, "m")) == b"one"
+        started = trio.current_time()
+        with pytest.raises(NotFound if away == 1 else NotEnoughNodes):
+            await fs.lookup(ROOT, name.encode())
+        assert trio.current_time() - started <= (2 if "@" in name else 1)
+        with pytest.raises(NotFound):  # no model can have that name
+            await fs.lookup(ROOT, b"m@0")
+        fault.times = 0
+        await trio.sleep(5)
+        with suppress(ShardfsError):  # while nobody answers nobody waits for an answer
+            await fs.lookup(ROOT, name.encode())
+        await trio.sleep(1)
+        with pytest.raises(NotFound):
+            await fs.lookup(ROOT, name.encode())
+        world.publish("new", b"new")
+        assert await content(fs, await walk(fs, "new@1")) == b"new"
 
 
 # ------------------------------------------------------------------------------------------------------- lookups
