@@ -62,7 +62,6 @@ def command(
         token=token,
         insecure=insecure,
     )
-    _allow_descriptors(options.descriptors)
     run_daemon(_serve_until_signal, options, as_json=as_json)
 
 
@@ -84,16 +83,6 @@ async def _serve_until_signal(options: ServerOptions, *, as_json: bool) -> None:
             async for _ in signals:
                 nursery.cancel_scope.cancel()
                 break
-
-
-def _allow_descriptors(count: int) -> None:
-    """Raise the soft limit as far as the hard one lets us: the usual 1024 is less than the connections may need."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # importing these costs what `shardfs --help` does not need
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
+DESCRIPTORS_MAX = 65536
+
 
 def cluster_option(command: F) -> F:
     """`--cluster FILE`, passed as `cluster_file`; open it with `open_cluster`."""
@@ -63,7 +65,19 @@ def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
     import trio
 
     hear_ctrl_c()
+    _allow_descriptors()
     return trio.run(partial(step, *args, **options), restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def _allow_descriptors() -> None:
+    """Raise the soft limit as far as the hard one lets us: the usual 1024 is fewer than a node's 512 connections with a
+    file each, or 32 connections to each of a hundred nodes, may need."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(DESCRIPTORS_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run_daemon(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:

@@ -43,8 +43,3 @@ class ServerOptions:
     """For requests that run when the server is told to stop."""
     list_limit_max: int = LIST_LIMIT
     """Keys in one page of a listing."""
-
-    @property
-    def descriptors(self) -> int:
-        """What these limits need at most: a connection and its object each, and some for threads and the program."""
-        return 2 * self.connections_max + self.uploads_max + 4 * self.disk_threads_max + 64
