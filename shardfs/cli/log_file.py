@@ -62,6 +62,18 @@ def log_to_file(log: Path) -> Iterator[None]:
         writer.stop()
 
 
+class _NoLock:
+    """What logging takes for a lock: up to Python 3.12 it acquires one that is there, since 3.13 it enters it."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class BoundedLog(RotatingFileHandler):
     """A log file of at most `limit_bytes`, and one older file of as much beside it, `.1`.
 
@@ -77,7 +89,7 @@ class BoundedLog(RotatingFileHandler):
         super().__init__(path, maxBytes=limit_bytes, backupCount=1, encoding="utf-8", errors="backslashreplace")
 
     def createLock(self) -> None:  # noqa: N802 - the name that logging calls
-        self.lock = None
+        self.lock = _NoLock()  # type: ignore[assignment]  # typeshed wants one of threading's
 
     def emit(self, record: logging.LogRecord) -> None:
         self.look()

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -188,6 +189,18 @@ def test_a_line_that_is_no_line_is_said_so(log, path, capsys):
     assert "Logging error" in capsys.readouterr().err
     say(handler, "after")
     assert path.read_text() == "after\n"
+
+
+def test_its_lock_is_one_for_every_python_and_nobody_waits_for_it(log, path):
+    """Up to 3.12 logging acquires it if it is there, from 3.13 on it enters it unasked."""
+    handler = log()
+    handler.lock.acquire()
+    with handler.lock:
+        other = threading.Thread(target=say, args=(handler, "from another thread"), daemon=True)
+        other.start()
+        other.join(30)
+    handler.lock.release()
+    assert path.read_text() == "from another thread\n"
 
 
 PROGRAM = """\
