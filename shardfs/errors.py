@@ -83,7 +83,16 @@ class Corrupt(StoreError):
 
 
 class NoCopy(ShardfsError):
-    """No node could deliver a chunk; the message lists each node with its reason."""
+    """No node could deliver a chunk or manifest; the message lists each node with its reason."""
+
+
+class AllDenied(Denied, NoCopy):
+    """No copy, because every node that was asked refused the credentials. `node` is one of them."""
+
+    def __init__(self, node: str, message: str) -> None:
+        ShardfsError.__init__(self, message)
+        self.node = node
+        self.reason = message
 
 
 class NotEnoughNodes(ShardfsError):

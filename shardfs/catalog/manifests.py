@@ -23,7 +23,7 @@ from shardfs.catalog.options import CatalogOptions
 from shardfs.core.digest import Digest
 from shardfs.core.keys import ObjectKey, manifest_key
 from shardfs.core.manifest import MANIFEST_BYTES_MAX, Manifest, decode_manifest
-from shardfs.errors import InvalidFormat, NoCopy, NotFound, StoreError
+from shardfs.errors import AllDenied, Denied, InvalidFormat, NoCopy, NotFound, StoreError
 from shardfs.store.fleet import Fleet
 from shardfs.store.watched import WatchedStore
 
@@ -52,7 +52,7 @@ class Manifests:
         self._large_thread = trio.CapacityLimiter(1)  # who gave up its turn may have left a thread that still decodes
 
     async def get(self, digest: Digest) -> Manifest:
-        """The manifest named `digest`. NoCopy lists why each node could not deliver it."""
+        """The manifest named `digest`. NoCopy lists why each node could not; AllDenied when all refuse us."""
         if (found := self._remembered(digest)) is not None:
             return found
         lock = self._coming.setdefault(digest, trio.Lock())
@@ -126,6 +126,7 @@ class Manifests:
         begin = digest[0] % max(1, len(stores))
         order = sorted(stores[begin:] + stores[:begin], key=lambda store: not store.available)
         failed: dict[str, str] = {}
+        denied: list[str] = []
         won: list[tuple[Manifest, bytes]] = []
         large: list[str] = []
         slots = trio.Semaphore(self._options.manifest_racers)
@@ -150,6 +151,8 @@ class Manifests:
                 failed[store.node] = "not there"
             except StoreError as error:
                 failed[store.node] = error.reason
+                if isinstance(error, Denied):
+                    denied.append(store.node)
             finally:
                 finished.set()
                 slots.release()
@@ -164,7 +167,8 @@ class Manifests:
         if large and not won:
             raise _Large
         if not won:
-            raise NoCopy(f"manifest {digest}: no node could deliver it ({reasons(failed)})")
+            message = f"manifest {digest}: no node could deliver it ({reasons(failed)})"
+            raise AllDenied(denied[0], message) if denied and len(denied) == len(failed) else NoCopy(message)
         return won[0]
 
     # ---------------------------------------------------------------------------------------------------- folder

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from shardfs.errors import Corrupt, Denied, NoCopy, NotFound, ShardfsError
+from shardfs.errors import AllDenied, Corrupt, Denied, NoCopy, NotFound, ShardfsError
 from shardfs.fetch.fill import Fill
 
 WRONG_ANSWERS_MAX = 2
@@ -29,5 +29,9 @@ class Report:
         self._wrong.clear()
 
     def error(self, fill: Fill, what: str) -> NoCopy:
+        """What the fetch has come to: AllDenied when each node that was asked refused the credentials."""
         reasons = "; ".join(dict.fromkeys(map(str, self.failures.values()))) or "no node answered in time"
-        return NoCopy(f"chunk {fill.place.digest.hex()[:16]}: {what} ({reasons})")
+        message = f"chunk {fill.place.digest.hex()[:16]}: {what} ({reasons})"
+        if self.failures and all(isinstance(failure, Denied) for failure in self.failures.values()):
+            return AllDenied(next(iter(self.failures)), message)
+        return NoCopy(message)

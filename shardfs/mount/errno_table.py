@@ -14,9 +14,9 @@ _TABLE: tuple[tuple[type[ShardfsError], int], ...] = (
     (IsAFolder, errno.EISDIR),
     (NoAttribute, errno.ENODATA),
     (TooManyHandles, errno.EMFILE),
+    (Denied, errno.EACCES),  # before NoCopy: AllDenied is both
     (NoCopy, errno.EIO),
     (InvalidFormat, errno.EIO),
-    (Denied, errno.EACCES),
 )
 
 

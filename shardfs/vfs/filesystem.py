@@ -16,7 +16,7 @@ from shardfs.core.manifest import FileEntry
 from shardfs.core.names import PART_BYTES_MAX
 from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
-from shardfs.errors import InvalidFormat, NoCopy, NotFound
+from shardfs.errors import AllDenied, InvalidFormat, NoCopy, NotFound
 from shardfs.fetch import Engine, Reading
 from shardfs.vfs.attributes import describe
 from shardfs.vfs.content import Content, model_readahead
@@ -235,9 +235,11 @@ class FileSystem:
         """Models and folders of models.
 
         A model whose manifest nobody has, or delivers in time, is left out: it is not known whether it is a folder.
+        AllDenied when nothing is left because credentials are refused: an empty folder would be a lie.
         """
         children = await self._namespace.children(node.prefix)
         found: dict[str, Node] = {}
+        denied: list[AllDenied] = []
         limit = trio.CapacityLimiter(self._options.manifests_at_once)
 
         async def look(name: str) -> None:
@@ -248,6 +250,9 @@ class FileSystem:
             async with limit:
                 try:
                     found[name] = self._top(await self._namespace.generation(ref))
+                except AllDenied as error:
+                    denied.append(error)
+                    return
                 except (NoCopy, InvalidFormat):
                     return
             patience.deadline = min(until, trio.current_time() + self._options.manifest_seconds)
@@ -257,6 +262,8 @@ class FileSystem:
             async with trio.open_nursery() as nursery:
                 for name in children:
                     nursery.start_soon(look, name)
+        if denied and not found:
+            raise denied[0]
         return sorted(found.items())
 
     def _new_handle(self) -> int:

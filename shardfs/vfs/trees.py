@@ -4,13 +4,19 @@ The one place where a mount keeps manifests in memory. A tree that somebody hold
 whatever the limit says, so that one generation is never in memory twice.
 """
 
+import logging
 from weakref import WeakValueDictionary
 
 import trio
 
 from shardfs.catalog import Catalog
 from shardfs.core.keys import RefName
+from shardfs.core.manifest import Manifest
+from shardfs.errors import InvalidFormat, NoCopy
+from shardfs.obs.throttle import Throttle
 from shardfs.vfs.tree import Tree
+
+logger = logging.getLogger(__name__)
 
 
 class Trees:
@@ -23,6 +29,8 @@ class Trees:
         self._kept_bytes = 0
         self._held: WeakValueDictionary[str, Tree] = WeakValueDictionary()
         self._coming: dict[str, trio.Lock] = {}
+        self._throttle = Throttle(burst=4, seconds=60.0)
+        self._said = ""
 
     @property
     def kept_bytes(self) -> int:
@@ -33,7 +41,7 @@ class Trees:
         return str(ref.key) in self._held
 
     async def get(self, ref: RefName) -> Tree:
-        """The generation's tree. NoCopy when no node has the manifest."""
+        """The generation's tree. NoCopy when no node has the manifest, AllDenied when all refuse the credentials."""
         key = str(ref.key)
         tree = self._held.get(key)
         if tree is None:
@@ -42,7 +50,7 @@ class Trees:
                 async with lock:  # whoever else wants it waits here and then finds it
                     tree = self._held.get(key)
                     if tree is None:
-                        tree = Tree(ref, await self._catalog.manifest(ref.manifest))
+                        tree = Tree(ref, await self._manifest(ref))
                     self._keep(key, tree)
             finally:
                 if not lock.locked():
@@ -50,6 +58,26 @@ class Trees:
         else:
             self._keep(key, tree)
         return tree
+
+    async def _manifest(self, ref: RefName) -> Manifest:
+        """A program that needs it is only told an errno: why is said in the log, once while nothing changes."""
+        try:
+            manifest = await self._catalog.manifest(ref.manifest)
+        except (NoCopy, InvalidFormat) as error:
+            self._complain(f"{ref.model}@{ref.generation}: {error}")
+            raise
+        self._said = ""
+        return manifest
+
+    def _complain(self, text: str) -> None:
+        if text == self._said:
+            return
+        said, left_out = self._throttle.admit(trio.current_time())
+        if left_out:
+            logger.warning("and %d more manifests that could not be had", left_out)
+        if said:
+            logger.warning("%s", text)
+            self._said = text
 
     def _keep(self, key: str, tree: Tree) -> None:
         """The last one stays however large it is: a file is looked up and then opened, which needs its tree twice."""

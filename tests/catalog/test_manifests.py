@@ -15,7 +15,7 @@ import trio.testing
 from shardfs.core.digest import digest_of
 from shardfs.core.keys import manifest_key
 from shardfs.core.manifest import make_manifest
-from shardfs.errors import NoCopy
+from shardfs.errors import AllDenied, Denied, NoCopy
 from shardfs.testing.memory_store import Fault
 
 
@@ -396,3 +396,26 @@ async def test_a_folder_that_hangs_takes_no_thread_from_the_others(world, conten
     async with hanging_copy(tmp_path / str(digest), catalog, digest, mock_clock):
         trio.to_thread.current_default_thread_limiter().total_tokens = 1
         assert await catalog.manifest(world.plant_manifest(large)) == large
+
+
+async def test_refused_by_all_is_not_the_same_as_nowhere(world, content, autojump_clock):
+    digest = world.plant_manifest(content("x"))
+    for store in world.stores:
+        store.faults.append(Fault(error=Denied(store.node, "HTTP 401")))
+    with pytest.raises(AllDenied) as caught:
+        await world.client().manifest(digest)
+    for node in "abc":
+        assert f"{node}: HTTP 401" in str(caught.value)
+    world.stores[1].faults[:] = [Fault(error="reset")]  # which may have it
+    with pytest.raises(NoCopy, match="b: reset") as caught:
+        await world.client().manifest(digest)
+    assert not isinstance(caught.value, Denied)
+
+
+async def test_what_nodes_refuse_is_read_from_the_folder(world, content, tmp_path, mock_clock):
+    manifest = content("x")
+    digest = world.plant_manifest(manifest)
+    await world.client(manifests=tmp_path).manifest(digest)
+    for store in world.stores:
+        store.faults.append(Fault(error=Denied(store.node, "HTTP 401")))
+    assert await world.client(manifests=tmp_path).manifest(digest) == manifest

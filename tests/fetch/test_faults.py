@@ -9,7 +9,7 @@ import trio
 from shardfs.core.chunk import header_size
 from shardfs.core.keys import chunk_key
 from shardfs.core.pointer import POINTER_BYTES_MAX
-from shardfs.errors import NoCopy
+from shardfs.errors import AllDenied, Denied, NoCopy
 from shardfs.testing.faults import LYING, Ask, Fault, Kind, always
 from tests.fetch.world import BLOCK, HEADER, RUN, World
 
@@ -295,10 +295,20 @@ async def test_nobody_has_it_is_known_at_once(autojump_clock):
 async def test_refused_credentials_are_not_asked_again(autojump_clock):
     world = World(plan=always(Kind.DENIED, ["n0", "n1", "n2"]))
     async with world.running():
-        with trio.fail_after(0.1), pytest.raises(NoCopy, match="401"):
+        with trio.fail_after(0.1), pytest.raises(AllDenied, match="401"):
             await world.read(world.place(0))
         assert world.asked(0) == 2 * 3  # for the whole chunk, then for what was asked for
         assert all(store.available for store in world.fleet.stores)
+
+
+async def test_refused_by_some_and_not_had_by_others_is_no_refusal(autojump_clock):
+    """Then other credentials need not help."""
+    world = World(plan=always(Kind.DENIED, ["n0", "n1"]))
+    world.nodes["n2"].objects.clear()
+    async with world.running():
+        with trio.fail_after(0.1), pytest.raises(NoCopy, match="401") as failure:
+            await world.read(world.place(0))
+        assert not isinstance(failure.value, Denied)
 
 
 async def test_a_reader_waits_for_a_node_that_restarts(autojump_clock):
