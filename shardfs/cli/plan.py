@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shardfs.cli.nodes import far_fact, settings
 from shardfs.cli.options import name_argument, open_cluster, reporting, run
 from shardfs.cli.output import Column, emit_json, facts, say, shown_size, table, warn
 from shardfs.core.names import ModelName
@@ -22,7 +23,8 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
     metadata -> chunks per node -> assignment -> load. SHARE is the part of all bytes; evenness is the largest load
     over the mean one (1 is ideal), weights considered. Of an imported model a reader asks nodes for POINTERS first;
     what SERVES the bytes are the engines to which they lead. In JSON, chunks, bytes and share say who is asked,
-    served_chunks and so on who delivers.
+    served_chunks and so on who delivers. ZONE, WEIGHT and PRIORITY are shown where nodes differ in them; a node is far
+    when another has a lower read_priority.
 
     \b
     --json: name, generation, digest, size, chunk_size, chunks, holes, stored_chunks, stored_bytes, replicas,
@@ -39,14 +41,15 @@ def command(*, name: ModelName, cluster_file: str | None, as_json: bool) -> None
     facts(_facts(found))
     say()
     imported = found.external_chunks > 0
+    shown = settings(found.nodes)
     table(
-        [Column("NODE"), Column("ZONE"), Column("PRIORITY", right=True), Column("STATE"),
+        [Column("NODE"), *(column for column, _ in shown), Column("STATE"),
          Column("HOLDS", right=True), *[Column("POINTERS", right=True)] * imported, Column("SERVES", right=True),
          Column("BYTES", right=True), Column("SHARE", right=True), Column("")],
-        [(node.node, node.zone or "-", str(node.read_priority), node.state,
+        [(node.node, *(cells[i] for _, cells in shown), node.state,
           str(node.owned), *[str(node.pointers)] * imported, str(node.served_chunks),
           shown_size(node.served_bytes), f"{node.served_share:.1%}",
-          "" if node.answers else f"does not answer: {node.reason}") for node in found.nodes],
+          "" if node.answers else f"does not answer: {node.reason}") for i, node in enumerate(found.nodes)],
     )  # fmt: skip
     if found.unserved:
         warn(f"no node answers for {found.unserved} of {found.stored_chunks} chunks")
@@ -72,4 +75,5 @@ def _facts(found: "Plan") -> list[tuple[str, str]]:
             parts = f"about {parts} ({found.looked_chunks} were looked at)"
         shown[-1] = ("evenness", f"{found.evenness:.3f} (largest load / mean load of those who are asked first)")
         shown.append(("imported", parts))
+    shown += far_fact(found.nodes, [node.node for node in found.nodes])
     return shown

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import click
 
+from shardfs.cli.nodes import far_fact, settings
 from shardfs.cli.options import open_cluster, reporting, run
 from shardfs.cli.output import Column, emit_json, facts, say, shown_size, table
 from shardfs.core.units import format_size
@@ -16,7 +17,8 @@ _NAMED = 5
 def command(*, cluster_file: str | None, as_json: bool) -> int:
     """The nodes and their health. Exit status 1 only when no node answers.
 
-    BEHIND counts the models whose newest generation the node does not know of.
+    BEHIND counts the models whose newest generation the node does not know of. ZONE, WEIGHT and PRIORITY are shown
+    where nodes differ in them; a node is far when another has a lower read_priority.
 
     \b
     --json: nodes[{id, url, zone, weight, read_priority, state, health, reason, latency_ms, version, capacity_bytes,
@@ -29,15 +31,16 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
     if as_json:
         emit_json(asdict(found))
         return exit_status
+    shown = settings(found.nodes)
     table(
-        [Column("NODE"), Column("PRIORITY", right=True), Column("STATE"),
+        [Column("NODE"), *(column for column, _ in shown), Column("STATE"),
          Column("HEALTH"), Column("LATENCY", right=True), Column("USED", right=True),
          Column("FREE", right=True), Column("REFS", right=True), Column("BEHIND", right=True), Column("VERSION"),
          Column("URL")],
-        [(node.id, str(node.read_priority), node.state, node.health,
+        [(node.id, *(cells[i] for _, cells in shown), node.state, node.health,
           "" if node.latency_ms is None else f"{node.latency_ms:.1f} ms",
           _used(node.capacity_bytes, node.free_bytes), _known(node.free_bytes), _number(node.refs),
-          _number(node.behind), node.version, node.url) for node in found.nodes],
+          _number(node.behind), node.version, node.url) for i, node in enumerate(found.nodes)],
     )  # fmt: skip
     say()
     enough = "" if found.answering >= found.majority else f"; {found.majority} are needed to publish"
@@ -45,6 +48,7 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
     lines = [
         ("answering", f"{found.answering} of {len(found.nodes)} nodes{enough}"),
         ("models", f"{found.models}, {found.replicas} copies of each chunk of {format_size(found.chunk_size)}"),
+        *far_fact(found.nodes, [node.id for node in found.nodes]),
     ]
     if away:
         lines.append(("away", "; ".join(away)))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 class HedgeOptions:
     """Delay = `p95_factor` x the node's p95, within [min, max]; `max` before anything was measured.
 
-    Hedges to nodes farther away than the one that is late have a budget of their own: their bytes may cost money.
+    Hedges to nodes farther away (of a higher `read_priority`) than the one that is late have a budget of their own:
+    their bytes may cost money. `..._share` of all requests in the long run, `..._burst` hedges saved up.
     """
 
     p95_factor: float = 3.0

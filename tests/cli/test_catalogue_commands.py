@@ -6,6 +6,7 @@ import click
 import pytest
 
 from shardfs.cli import COMMANDS, main
+from shardfs.core.hedge import HedgeOptions
 
 
 def rows(text):
@@ -179,3 +180,58 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does(name):
     command = main.get_command(click.Context(main), name)
     assert command.help
     assert command.get_short_help_str()
+
+
+def placed(shell, **settings):
+    """Write the cluster file anew; `settings` are further lines for the table of a node."""
+    text = "replicas = 2\n"
+    for node in "abc":
+        text += f'[[nodes]]\nid = "{node}"\nurl = "file://{shell.root / node}"\n{settings.get(node, "")}\n'
+    shell.cluster_file.write_text(text)
+
+
+def columns(shell, command, *headings):
+    """The cells below these headings, by node. By place: a cell may be empty."""
+    lines = shell(*command).stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("NODE"))
+    names = re.split(r"\s{2,}", lines[at])
+    return {
+        row[0]: [row[names.index(heading)] for heading in headings] for row in rows("\n".join(lines[at + 1 : at + 4]))
+    }
+
+
+REPORTS = pytest.mark.parametrize("command", [["status"], ["plan", "one"]], ids=["status", "plan"])
+
+
+@REPORTS
+def test_settings_in_which_nodes_differ_are_columns(models, command):
+    placed(models, a='zone = "here"\nweight = 2.5', b='zone = "here"', c="read_priority = 3")
+    assert columns(models, command, "ZONE", "WEIGHT", "PRIORITY") == {
+        "a": ["here", "2.5", "0"],
+        "b": ["here", "1", "0"],
+        "c": ["-", "1", "3 (far)"],
+    }
+
+
+@REPORTS
+def test_settings_in_which_all_are_equal_are_none(models, command):
+    placed(models, **dict.fromkeys("abc", 'zone = "here"\nweight = 2.5\nread_priority = 3'))
+    shown = models(*command).stdout
+    assert "NODE" in shown
+    for heading in ("ZONE", "WEIGHT", "PRIORITY", "far"):
+        assert heading not in shown
+    placed(models, b="weight = 2.5")
+    shown = models(*command).stdout
+    assert "WEIGHT" in shown
+    assert "ZONE" not in shown
+    assert "PRIORITY" not in shown
+
+
+@REPORTS
+def test_who_is_far_and_what_it_may_cost_is_said(models, command):
+    placed(models, a="read_priority = 1", c="read_priority = 2")
+    shown = models(*command).stdout
+    budget = HedgeOptions()
+    (line,) = re.findall(r"^far +(.*)$", shown, re.MULTILINE)
+    assert line.startswith("a, c: ")
+    assert f"{100 * budget.far_budget_share:g}% of all requests, {budget.far_budget_burst:g} saved up" in line

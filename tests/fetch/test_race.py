@@ -1,5 +1,7 @@
 """The race of copies itself: who is asked, when, and what it costs."""
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 
@@ -30,6 +32,33 @@ async def test_hedges_keep_to_their_budget(autojump_clock):
             await world.read(world.place(chunk))
     hedges = world.metrics.total(world.metrics.hedges)
     assert 0.9 * budget.budget_burst <= hedges <= budget.budget_burst + budget.budget_share * 400
+
+
+async def test_hedges_to_a_farther_node_have_a_smaller_budget(autojump_clock):
+    """As above, with every other copy far away: its bytes may cost money."""
+    world = World(nodes=2, sizes=[RUN] * 200, slots=20)
+    near, far = world.fleet.stores
+    far.read_priority = 1
+    world.set_plan(lambda ask: Fault(Kind.SLOW, factor=300) if ask.node == near.node else None)
+    budget = HedgeOptions()
+    async with world.running():
+        near.health.failed = lambda *_: None
+        for chunk in range(200):
+            await world.read(world.place(chunk))
+    hedges = world.metrics.total(world.metrics.hedges)
+    assert 0.9 * budget.far_budget_burst <= hedges <= budget.far_budget_burst + budget.far_budget_share * 400
+    assert hedges < 0.9 * budget.budget_burst, "another budget than that of near nodes"
+    assert 0 < sum(world.nodes[far.node].asked.values()) <= hedges, "and nothing else takes its bytes"
+
+
+@pytest.mark.parametrize("other", [0, 1, 2])
+async def test_only_a_node_that_is_farther_than_the_lead_is_paid_for_from_the_smaller_budget(other):
+    world = World()
+    for store, priority in zip(world.fleet.stores, (0, 1, 2), strict=True):
+        store.read_priority = priority
+    hedging = world.engine._racer._hedging
+    paid_from = hedging.budget_for(SimpleNamespace(server=world.fleet.stores[1]), world.fleet.stores[other])
+    assert paid_from is (hedging.far_budget if other == 2 else hedging.budget)
 
 
 async def test_leaving_a_node_in_trouble_needs_no_budget(autojump_clock):
