@@ -6,6 +6,7 @@
 | wrong usage, `UsageError` | one line (click's own in its usual form) | 2 |
 | another `ShardfsError` | `shardfs: ...` | 1 |
 | Ctrl-C | | 130; while it imports, the signal itself, which a shell shows as 130 |
+| Ctrl-C and SIGTERM in a put, import or get | `shardfs: stopped ...`, see `shardfs.cli.stopping` | 130, 143 |
 | the reader of a pipe went away | | 1 |
 | stdout is closed or its disk full | `shardfs: cannot write to stdout: ...` | 1 |
 | anything else | one line, hint to `--debug` | 1 |

@@ -34,7 +34,7 @@ def command(
     """Download the model NAME to DEST: a folder, or a file for a single-file model.
 
     Every file is whole or absent. What is there already with the right bytes is kept, so a second run goes on where the
-    first was stopped, also after an error or with the disk full; until then the file that was begun has the ending
+    first was stopped, also by Ctrl-C, by an error or by a full disk; until then the file that was begun has the ending
     .shardfs-part. Such a file that is no longer wanted may be deleted. Symbolic links below DEST are not followed.
     """
     from shardfs.core.units import format_size
@@ -60,14 +60,22 @@ def command(
 
 async def _get(name: "ModelName", dest: Path, cluster: "Cluster", *, overwrite: bool, stall_seconds: float) -> "Got":
     from shardfs.api.get import Tally, get_async
+    from shardfs.cli.logs import without_warnings
     from shardfs.cli.progress import show_progress
+    from shardfs.cli.stopping import stoppable
 
-    return await get_async(
-        name,
-        dest,
-        cluster=cluster,
-        overwrite=overwrite,
-        stall_seconds=stall_seconds,
-        tally=Tally(),
-        watch=show_progress,
-    )
+    tally = Tally()
+
+    async def download() -> "Got":
+        return await get_async(
+            name,
+            dest,
+            cluster=cluster,
+            overwrite=overwrite,
+            stall_seconds=stall_seconds,
+            tally=tally,
+            watch=show_progress,
+        )
+
+    with without_warnings("shardfs.fetch.engine"):
+        return await stoppable(tally, download, publishes=False)

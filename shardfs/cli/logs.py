@@ -1,6 +1,8 @@
 """The log of a command: lines on stderr. That of a daemon in the background is in `shardfs.cli.log_file`."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TIMED_WITH_ORIGIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _TELLTALES = ("botocore", "urllib3")
@@ -16,3 +18,16 @@ def log_to_stderr(*, debug: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format=TIMED_WITH_ORIGIN)
     else:
         logging.basicConfig(level=logging.WARNING, format="shardfs: %(message)s")
+
+
+@contextmanager
+def without_warnings(origin: str) -> Iterator[None]:
+    """Leave out what the logger `origin` warns of, because the command says the same itself. `--debug` shows it."""
+    logger = logging.getLogger(origin)
+    before = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

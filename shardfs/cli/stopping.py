@@ -1,4 +1,4 @@
-"""Commands that publish: Ctrl-C and SIGTERM stop them at once, but not while the model is becoming visible."""
+"""Commands that carry a model: Ctrl-C and SIGTERM stop them at once, but not while one is becoming visible."""
 
 import signal
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from shardfs.cli.output import warn
 T = TypeVar("T")
 
 
-async def stoppable(tally: Tally, work: Callable[[], Awaitable[T]]) -> T:
+async def stoppable(tally: Tally, work: Callable[[], Awaitable[T]], *, publishes: bool = True) -> T:
     """What `work()` returns. A signal before `tally.committing` cancels it, says so and ends the program."""
     done: list[T] = []  # at most one; empty when a signal came first
     caught: list[int] = []
@@ -22,7 +22,7 @@ async def stoppable(tally: Tally, work: Callable[[], Awaitable[T]]) -> T:
         done.append(await work())
         nursery.cancel_scope.cancel()
     if not done:
-        warn("stopped, nothing is published; the same command goes on from here")
+        warn(f"stopped{', nothing is published' if publishes else ''}; the same command goes on from here")
         raise click.exceptions.Exit(128 + caught[0])
     return done[0]
 
