@@ -45,14 +45,17 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """All nodes. With fewer than `majority` answering nothing can be published, and something newer may be missed."""
+    """All nodes. With fewer than `majority` answering nothing can be published, and something newer may be missed.
+
+    `models`: how many exist; None when no node says which.
+    """
 
     nodes: tuple[NodeStatus, ...]
     replicas: int
     chunk_size: int
     majority: int
     answering: int
-    models: int
+    models: int | None
     disagreements: tuple[str, ...]
 
 
@@ -79,7 +82,7 @@ async def status(cluster: Cluster) -> ClusterStatus:
         chunk_size=cluster.chunk_size,
         majority=cluster.majority,
         answering=sum(probe.health == "ok" for probe in probes.values()),
-        models=len(live(truth)),
+        models=len(live(truth)) if refs else None,
         disagreements=tuple(sorted(set[str]().union(*lacking.values()))),
     )
 

@@ -1,6 +1,9 @@
 """`shardfs status`"""
 
+from __future__ import annotations
+
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +11,9 @@ from shardfs.cli.nodes import far_fact, settings
 from shardfs.cli.options import open_cluster, reporting, run
 from shardfs.cli.output import Column, emit_json, facts, say, shown_size, table
 from shardfs.core.units import format_size
+
+if TYPE_CHECKING:  # importing it costs what `shardfs --help` does not need
+    from shardfs.api.nodes import ClusterStatus
 
 _NAMED = 5
 
@@ -19,6 +25,8 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
 
     BEHIND counts the models whose newest generation the node does not know of. ZONE, WEIGHT and PRIORITY are shown
     where nodes differ in them; a node is far when another has a lower read_priority.
+
+    `models` is null when no node says which there are.
 
     \b
     --json: nodes[{id, url, zone, weight, read_priority, state, health, reason, latency_ms, version, capacity_bytes,
@@ -47,7 +55,7 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
     away = [f"{node.id}: {node.reason}" for node in found.nodes if node.health != "ok"]
     lines = [
         ("answering", f"{found.answering} of {len(found.nodes)} nodes{enough}"),
-        ("models", f"{found.models}, {found.replicas} copies of each chunk of {format_size(found.chunk_size)}"),
+        ("models", f"{_models(found)}, {_copies(found.replicas)} of each chunk of {format_size(found.chunk_size)}"),
         *far_fact(found.nodes, [node.id for node in found.nodes]),
     ]
     if away:
@@ -57,6 +65,17 @@ def command(*, cluster_file: str | None, as_json: bool) -> int:
         lines.append(("behind", f"not all nodes know the newest of {', '.join(found.disagreements[:_NAMED])}{more}"))
     facts(lines)
     return exit_status
+
+
+def _models(found: ClusterStatus) -> str:
+    """Fewer than a majority may not have heard of some."""
+    if found.models is None:
+        return "unknown"
+    return str(found.models) if found.answering >= found.majority else f"at least {found.models}"
+
+
+def _copies(replicas: int) -> str:
+    return "1 copy" if replicas == 1 else f"{replicas} copies"
 
 
 def _used(capacity: int | None, free: int | None) -> str:

@@ -1,5 +1,6 @@
 """ls, info, plan, versions, rm, status on real folders. Numbers in the output are computed here by other means."""
 
+import json
 import re
 
 import click
@@ -130,6 +131,10 @@ def test_status_with_a_node_down_is_no_failure(models):
     done = models("status")
     assert done.exit_code == 0
     assert "2 of 3 nodes" in done.stdout
+    assert re.search(r"models +2, ", done.stdout)
+    (models.root / "c").rename(models.root / "away too")
+    (models.root / "c").write_text("not a folder")
+    assert re.search(r"models +at least 2, ", models("status").stdout)
     assert re.search(r"away\s+b: ", done.stdout)
 
 
@@ -149,6 +154,8 @@ def test_status_fails_when_no_node_answers(shell):
     done = shell("status")
     assert done.exit_code == 1
     assert "0 of 3 nodes; 2 are needed to publish" in done.stdout
+    assert re.search(r"models +unknown,", done.stdout)
+    assert json.loads(shell("status", "--json").stdout)["models"] is None
     assert shell("ls").exit_code == 1
     assert "no node answered (a: " in shell("ls").stderr
 
