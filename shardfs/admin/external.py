@@ -17,6 +17,7 @@ import trio
 from shardfs.admin import huggingface
 from shardfs.admin.asking import Asking
 from shardfs.admin.cutting import Piece, Zeros, is_zero
+from shardfs.admin.source import of_the_source
 from shardfs.core.chunk import make_header
 from shardfs.core.digest import DIGEST_BYTES
 from shardfs.core.manifest import FILE_BYTES_MAX, FILES_MAX
@@ -83,7 +84,7 @@ class ExternalOrigin:
 
 
 async def find_external(asking: Asking, place: str) -> ExternalOrigin:
-    """List the object or the folder `place`. NotFound, UsageError or InvalidName say what cannot be imported."""
+    """List the object or the folder `place`. NotFound, SourceError or UsageError say what cannot be imported."""
     check_path(place, "PATH")
     try:
         one = await asking.stat(place)
@@ -93,7 +94,8 @@ async def find_external(asking: Asking, place: str) -> ExternalOrigin:
         file = ExternalFile("", place, one.size, one.tag)
         _check(asking.node, file)
         return ExternalOrigin(asking, place, single=True, files=(file,))
-    names = await asking.names(place, limit=FILES_MAX)
+    with of_the_source():
+        names = await asking.names(place, limit=FILES_MAX)
     kept = sorted((name for name in names if f"/{huggingface.BOOKKEEPING}/" not in name), key=str.encode)
     files: list[ExternalFile | None] = [None] * len(kept)
     waiting = iter(enumerate(kept))
@@ -102,7 +104,8 @@ async def find_external(asking: Asking, place: str) -> ExternalOrigin:
     async def ask() -> None:
         try:
             for at, name in waiting:
-                path = check_path(name.removeprefix(f"{place}/"), f"node {asking.node}: file name")
+                with of_the_source():
+                    path = check_path(name.removeprefix(f"{place}/"), f"node {asking.node}: file name")
                 now = await asking.stat(name)
                 files[at] = file = ExternalFile(path, name, now.size, now.tag)
                 _check(asking.node, file)
@@ -122,7 +125,7 @@ def _check(node: str, file: ExternalFile) -> None:
     if _OWN.search(file.place):
         raise UsageError(f"node {node}: {file.place} is shardfs's own; name the folder or file of a model")
     if file.size > FILE_BYTES_MAX:
-        raise UsageError(f"node {node}: {file.place} is larger than {FILE_BYTES_MAX} bytes")
+        raise SourceError(f"node {node}: {file.place} is larger than {FILE_BYTES_MAX} bytes")
 
 
 class ExternalPieces:

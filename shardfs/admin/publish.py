@@ -10,6 +10,7 @@ import trio
 
 from shardfs.admin.copies import Copies, Replaced
 from shardfs.admin.origin import Origin
+from shardfs.admin.source import of_the_source
 from shardfs.admin.upload import Tally, UploadOptions, upload
 from shardfs.catalog import Catalog
 from shardfs.core.chunk import BLOCK_SIZE
@@ -58,8 +59,9 @@ async def publish(
     Raises SourceError, NotEnoughNodes, Denied, Conflict or a UsageError; then nothing is published.
     """
     check_new(check_model(model), "model name")
-    for path in (*(file.path for file in origin.files), *origin.folders):
-        check_new(path, f"{origin.shown}: file name")
+    with of_the_source():
+        for path in (*(file.path for file in origin.files), *origin.folders):
+            check_new(path, f"{origin.shown}: file name")
     started = trio.current_time()
     cluster = copies.cluster
     pieces = origin.pieces(chunk_size=cluster.chunk_size, block_size=BLOCK_SIZE, readers=options.readers)

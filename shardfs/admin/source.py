@@ -14,6 +14,7 @@ and neither are files that a download has begun and not ended.
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -86,7 +87,7 @@ def identity(found: os.stat_result) -> bytes:
 
 
 def scan(src: str) -> Source:
-    """List `src`, a file or a folder. SourceError or InvalidName names what cannot be published. Blocks."""
+    """List `src`, a file or a folder. SourceError names what cannot be published. Blocks."""
     if "\0" in src or not src:
         raise UsageError(f"not a path: {src!r}")
     root = os.path.realpath(src)
@@ -111,6 +112,15 @@ def default_name(src: str) -> str:
 def shown(path: str) -> str:
     """`path` on one line, whatever bytes it has."""
     return path if path.isprintable() else ascii(path)
+
+
+@contextmanager
+def of_the_source() -> Iterator[None]:
+    """A name or kind of file that cannot be published is a SourceError: it lies there, and nobody called it wrongly."""
+    try:
+        yield
+    except UsageError as error:
+        raise SourceError(str(error)) from None
 
 
 def problem(path: str, error: OSError) -> SourceError:
@@ -160,7 +170,7 @@ class _Walk:
         local = os.path.join(self._root, path) if path else self._root
         entries: list[tuple[bytes, str, SourceFile | tuple[int, int]]] = []
         try:
-            with os.scandir(local) as found:
+            with of_the_source(), os.scandir(local) as found:
                 for entry in found:
                     child = f"{path}/{entry.name}" if path else entry.name
                     if child == huggingface.BOOKKEEPING or child.endswith("/" + huggingface.BOOKKEEPING):
