@@ -1,6 +1,7 @@
 """The project about itself: layers, sizes, tools, version, links, and the guard that watches over skipped tests."""
 
 import ast
+import importlib
 import importlib.metadata
 import os
 import re
@@ -138,15 +139,24 @@ def test_shardfs_put_is_the_command_put():
     assert (tool.returncode, tool.stdout, tool.stderr) == (0, command.stdout, "")
 
 
-def test_shardfs_put_says_what_is_missing(tmp_path: Path):
-    # A checkout without an environment, started by a Python that has none of the packages.
+@pytest.mark.parametrize("there", [[], ["click"]], ids=["nothing there", "click there"])
+def test_shardfs_put_says_what_is_missing(tmp_path: Path, there: list[str]):
+    # A checkout without an environment, started by a Python that has none of the packages, or the one of the help.
     (tmp_path / "tools").mkdir()
     script = tmp_path / "tools" / "shardfs-put"
     script.write_bytes((ROOT / "tools" / "shardfs-put").read_bytes())
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     (tmp_path / "shardfs").symlink_to(PACKAGE)
-    ended = run(sys.executable, "-S", "-I", script, "model")
-    assert ended.returncode == 1
-    assert re.fullmatch(r"shardfs-put: error: the package \w+ is missing; run tools/setup\n", ended.stderr)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in there:
+        (packages / name).symlink_to(Path(importlib.import_module(name).__file__ or "").parent)
+    ended = run("env", f"PYTHONPATH={packages}", sys.executable, "-S", script, "model")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    said = re.fullmatch(r"shardfs-put: error: missing packages: (.+); run tools/setup\n", ended.stderr)
+    assert said, ended.stderr
+    needed = {re.split("[^a-z0-9-]", line)[0].replace("-", "_") for line in project()["project"]["dependencies"]}
+    assert set(said[1].split(", ")) == needed - set(there)
 
 
 def test_setup_knows_its_extras():

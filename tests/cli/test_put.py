@@ -5,14 +5,12 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import trio
 
@@ -229,24 +227,6 @@ def test_the_script_in_the_checkout_is_the_same(nodes: Nodes, model: Path) -> No
     done = subprocess.run([script, model, "m"], env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert nodes.models() == {"m": 1}
-
-
-def test_the_script_in_a_checkout_without_its_packages_says_what_to_do(tmp_path: Path) -> None:
-    """A Python that has click, and so shows the help, and nothing else that is needed."""
-    checkout = Path(__file__).parents[2]
-    (tmp_path / "tools").mkdir()
-    script = shutil.copy(checkout / "tools" / "shardfs-put", tmp_path / "tools")
-    for name in ("pyproject.toml", "shardfs"):
-        (tmp_path / name).symlink_to(checkout / name)
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "click").symlink_to(Path(click.__file__).parent)
-    command = [sys.executable, "-S", script, str(tmp_path), "m"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("shardfs-put: error: packages that it needs are missing (blake3, h11, msgspec, ")
-    assert line.endswith("; run tools/setup")
 
 
 def put_and_measure(nodes: Nodes, source: Path, folder: Path) -> tuple[str, int]:
