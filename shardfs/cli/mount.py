@@ -5,15 +5,12 @@ over a pipe that it is ready, or why it never will be; its log goes to a file th
 """
 
 import faulthandler
-import hashlib
 import json
 import logging
 import os
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -24,13 +21,13 @@ import click
 from shardfs import __version__
 from shardfs.cli.log_file import log_to_file, open_log
 from shardfs.cli.options import cluster_option, json_option, open_cluster, run_daemon
+from shardfs.cli.places import cache_folder, cache_size, log_file
 from shardfs.core.units import format_size, parse_size
 from shardfs.errors import MountError, UsageError
 
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
-_FREE_SHARE = 4
 _TOUCHED_SHARE = 0.25
 """Of `--memory`: what one whole-model read needs with the disk cache behind it."""
 
@@ -44,7 +41,7 @@ _TOUCHED_SHARE = 0.25
 @click.option(
     "--cache-size",
     metavar="SIZE",
-    help="Limit of the disk cache, manifests included. Default: a quarter of the free space.",
+    help="Limit of the disk cache, manifests included. Default: a quarter of the free space and of its own files.",
 )
 @click.option(
     "--memory",
@@ -99,11 +96,11 @@ def _serve(mountpoint: Path, cluster_file: str | None, settings: dict[str, objec
         timeout = float(str(settings["read_timeout"]))
         if not 0.1 <= timeout <= 3600:
             raise UsageError("--read-timeout: 0.1 to 3600 seconds")
-        cache = _cache_folder(mountpoint, settings)
+        cache = cache_folder(mountpoint, settings)
         reading = ReaderOptions(
             memory_bytes=parse_size(str(settings["memory"])),
             cache=cache,
-            cache_bytes=_cache_size(cache, settings.get("cache_size")),
+            cache_bytes=cache_size(cache, settings.get("cache_size")),
             read_timeout_seconds=timeout,
             touched_share=_TOUCHED_SHARE,
         )
@@ -169,7 +166,7 @@ def _say(document: dict[str, object], *, as_json: bool) -> None:
 
 def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str, object], *, as_json: bool) -> None:
     """Start the daemon as a child in a session of its own; return when it is ready, raise what it says."""
-    log = _log_place(str(settings.get("log_file") or _state_folder() / f"mount-{_tag(mountpoint)}.log"))
+    log = log_file(mountpoint, settings.get("log_file"))
     output = open_log(log)
     reading, writing = os.pipe()
     arguments = [sys.executable, "-m", "shardfs"]
@@ -210,50 +207,6 @@ def _start_daemon(mountpoint: Path, cluster_file: str | None, settings: dict[str
         raise MountError(f"{mountpoint}: the daemon did not become ready; its log is {log}")
     document["log"] = str(log)
     _say(document, as_json=as_json)
-
-
-def _log_place(log: str) -> Path:
-    """Where the file of a log is. A link stays a link: what is renamed at 10 MiB is the file that it leads to."""
-    if os.path.exists(log) and not os.path.isfile(log):
-        return Path(os.path.abspath(log))  # such as /dev/stderr, which leads to what has no path
-    return Path(os.path.realpath(log))
-
-
-def _cache_folder(mountpoint: Path, settings: dict[str, object]) -> Path | None:
-    if settings.get("no_cache"):
-        if settings.get("cache"):
-            raise UsageError("give --cache or --no-cache, not both")
-        if settings.get("passthrough"):
-            raise UsageError("--passthrough hands out files of the disk cache: without --no-cache")
-        return None
-    if settings.get("cache"):
-        return Path(os.path.abspath(str(settings["cache"])))
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "shardfs" / _tag(mountpoint)
-
-
-def _cache_size(cache: Path | None, size: object) -> int:
-    if cache is None:
-        return 0
-    if size is not None:
-        return parse_size(str(size))
-    existing = next(folder for folder in (cache, *cache.parents) if os.path.exists(folder))
-    return shutil.disk_usage(existing).free // _FREE_SHARE
-
-
-def _state_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = Path(tempfile.gettempdir())
-    return (Path(base) if base else home / ".local" / "state") / "shardfs"
-
-
-def _tag(mountpoint: Path) -> str:
-    """A short file name for a mountpoint: readable, and different for different places."""
-    place = os.path.abspath(mountpoint)
-    return f"{Path(place).name or 'root'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
 
 
 _NO_PYFUSE3 = "pyfuse3 is not installed: apt-get install fuse3 libfuse3-dev pkg-config gcc, then pip install pyfuse3"

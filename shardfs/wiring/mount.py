@@ -14,6 +14,7 @@ from shardfs.core.cluster import Cluster
 from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.units import format_size
 from shardfs.errors import ShardfsError, UsageError
+from shardfs.mount.mountpoint import check_system, prepare
 from shardfs.mount.session import MountOptions, Ready, serve
 from shardfs.store.fleet import Fleet
 from shardfs.vfs import FileSystem
@@ -53,8 +54,11 @@ async def mount(
 ) -> None:
     """Mount the cluster's models and serve them until unmounted or told to stop.
 
-    NotEnoughNodes when no node answers at the start; afterwards the mount goes on without any.
+    MountError when nothing can be mounted there, NotEnoughNodes when no node answers at the start; afterwards the mount
+    goes on without any.
     """
+    check_system()
+    prepare(mountpoint)  # before the cache is opened: what is mounted there has it
     give_back_large_buffers()
     async with reader(cluster, reading) as parts:
         view = await parts.catalog.refs()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,35 @@ def test_it_answers_when_the_command_returns(place, model):
     assert (done.returncode, done.stderr) == (0, "")
     assert not runs(report["pid"])
     place.gone(report["pid"])
+
+
+@ROOT_ONLY
+def test_the_usual_cache_size_counts_what_the_cache_holds_as_free(place):
+    """On a disk of its own, so that nothing else changes what is free."""
+    disk = place.folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", disk], check=True)
+    place.cache = disk / "cache"
+    try:
+        first = place.mount()["cache_size"]
+        sha256(place.path / "m" / "weights")
+        until(lambda: held(place.cache) >= 8 * MiB, what="the file in the cache")
+        place.umount()
+        assert 16 * MiB - 64 * 1024 < first <= 16 * MiB
+        assert place.mount()["cache_size"] > first - 64 * 1024
+        place.umount()
+        with suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+            while file.write(bytes(MiB)):
+                pass
+        assert place.mount()["cache_size"] >= 2 * MiB
+    finally:
+        place.clean()
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def held(cache: Path) -> int:
+    """Bytes of the files in the cache, as the disk counts them."""
+    return sum(path.stat().st_blocks * 512 for path in (cache / "files").rglob("*.data"))
 
 
 @ROOT_ONLY

@@ -100,9 +100,10 @@ def test_a_log_that_cannot_be_written(place):
     assert not place.mounted()
 
 
-def test_already_mounted(place):
+@pytest.mark.parametrize("options", [["--no-cache"], []], ids=["no cache", "the same cache"])
+def test_already_mounted(place, options):
     place.mount()
-    assert_refused(place.try_mount("--no-cache"), 1, "already mounted", "shardfs umount")
+    assert_refused(place.try_mount(*options), 1, "already mounted", "shardfs umount")
     assert os.listdir(place.path / "team") == ["single.bin"]
 
 
