@@ -9,6 +9,7 @@ import click
 
 from shardfs.cli.frame import IMPORTS_FIRST, hear_ctrl_c
 from shardfs.core.names import ModelName, check_model
+from shardfs.errors import InvalidName
 
 if TYPE_CHECKING:  # importing these costs what `shardfs --help` does not need
     from shardfs.core.cluster import Cluster
@@ -47,7 +48,16 @@ def name_argument(command: F) -> F:
 
 def model_argument(command: F) -> F:
     """`NAME`, passed as `model`: a model as such, without a generation."""
-    return click.argument("model", metavar="NAME", type=check_model)(command)
+
+    def check(ctx: click.Context, _param: click.Parameter, name: str) -> str:
+        model, at, _ = name.partition("@")
+        if at:
+            raise InvalidName(
+                f"{name!r}: {ctx.info_name} is about all generations of a model; name it without @: {model}"
+            )
+        return check_model(name)
+
+    return click.argument("model", metavar="NAME", callback=check)(command)
 
 
 def open_cluster(cluster_file: str | None) -> Cluster:

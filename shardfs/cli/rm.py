@@ -13,7 +13,7 @@ from shardfs.cli.output import emit_json
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @reporting
 def command(*, model: str, yes: bool, cluster_file: str | None, as_json: bool) -> None:
-    """Delete the model NAME with all its generations.
+    """Delete the model NAME with all its generations; a single one cannot be deleted.
 
     It is gone for everybody at once; open files stay readable. The space is not given back yet.
 

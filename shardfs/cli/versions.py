@@ -10,7 +10,7 @@ from shardfs.cli.output import Column, emit_json, reach_json, shown_size, shown_
 @model_argument
 @reporting
 def command(*, model: str, cluster_file: str | None, as_json: bool) -> None:
-    """Every stored generation of the model NAME, oldest first. NAME@GENERATION names one of them.
+    """Every stored generation of the model NAME, oldest first. Other commands take NAME@GENERATION.
 
     \b
     --json: model, generations[{generation, digest, deleted, created, files, size, nodes}],

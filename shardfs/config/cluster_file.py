@@ -8,17 +8,7 @@ from shardfs.errors import InvalidCluster, UsageError
 
 CLUSTER_BYTES_MAX = 1024 * 1024
 VARIABLE = "SHARDFS_CLUSTER"
-EXAMPLE = """\
-    replicas = 2
-
-    [[nodes]]
-    id = "a"
-    url = "http://10.0.0.1:7300"
-
-    [[nodes]]
-    id = "b"
-    url = "file:///mnt/nas/shardfs/b"
-"""
+EXAMPLE = 'nodes = [{id = "a", url = "http://10.0.0.1:7300"}, {id = "b", url = "file:///mnt/nas/shardfs/b"}]'
 
 
 def find_cluster(explicit: str | None) -> Path:
@@ -38,8 +28,8 @@ def find_cluster(explicit: str | None) -> Path:
             return path
     looked = ", ".join(str(path) if path.is_absolute() else f"./{path}" for path in places)
     raise UsageError(
-        f"no cluster file: looked for --cluster FILE, ${VARIABLE}, {looked}.\n"
-        f"`shardfs demo` makes a cluster to play with; a minimal file of your own is\n\n{EXAMPLE}"
+        f"no cluster file: looked for --cluster FILE, ${VARIABLE}, {looked}; "
+        f"`shardfs demo` makes a cluster to play with; a file of your own may be {EXAMPLE}"
     )
 
 

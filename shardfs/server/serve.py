@@ -63,7 +63,9 @@ async def _check_address(options: ServerOptions) -> None:
     if options.host and all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found):
         return
     where = options.host or "every address"
-    raise UsageError(f"node {options.node}: {where} can be reached by others: give a token, or say insecure")
+    raise UsageError(
+        f"node {options.node}: {where} can be reached by others: give a token (--token-file FILE), or say --insecure"
+    )
 
 
 async def _listen(options: ServerOptions) -> list[trio.SocketListener]:

@@ -108,10 +108,12 @@ def test_rm(models):
     assert again.stderr == "shardfs: one: was deleted as generation 3\n"
 
 
-def test_rm_takes_no_generation(models):
-    done = models("rm", "one@1")
-    assert done.exit_code == 2
-    assert "'@'" in done.stderr
+@pytest.mark.parametrize("command", ["rm", "versions"])
+def test_what_is_about_all_generations_takes_none(models, command):
+    done = models(command, "one@1")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"shardfs: 'one@1': {command} is about all generations of a model; name it without @: one\n"
+    assert models.json("info", "one")["generation"] == 2
 
 
 def test_status(models):

@@ -97,7 +97,7 @@ async def test_folders_that_cannot_be(tmp_path: Path) -> None:
 async def test_open_addresses_need_a_token(host: str, tmp_path: Path) -> None:
     error = await refusal(tmp_path / "a", host=host)
     assert isinstance(error, UsageError)
-    assert "give a token" in str(error)
+    assert "give a token (--token-file FILE), or say --insecure" in str(error)
 
 
 async def test_open_address_with_a_token_or_on_demand(tmp_path: Path) -> None:
