@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from shardfs.catalog.ask import ask_all, list_refs
+from shardfs.catalog.ask import ask_all, list_refs, reasons
 from shardfs.catalog.manifests import Manifests
 from shardfs.catalog.options import CatalogOptions
 from shardfs.catalog.publish import Published, Publisher
@@ -169,7 +169,13 @@ class Catalog:
         if remember:
             self._remember(seen)
         known = self._known.values() if model is None else filter(None, [self._known.get(model)])
-        view = RefView(settle([*seen, *known]), answers.answered, answers.failed, count >= majority)
+        view = RefView(
+            settle([*seen, *known]),
+            answers.answered,
+            answers.failed,
+            count >= majority,
+            count >= self._cluster.witnesses,
+        )
         if strict and not view.majority:
             raise NotEnoughNodes(f"{count} of the {majority} nodes needed to publish answered ({answers.reasons()})")
         if not count and not view.refs:
@@ -184,7 +190,7 @@ class Catalog:
 
     async def _why_not(self, name: ModelName, view: RefView) -> str:
         """Why `name` was not found in `view`, with what to try instead."""
-        missing = f" ({view.doubt})" if view.doubt else ""
+        missing = "" if view.majority else f" (only some nodes answered; {reasons(view.failed)})"
         generations = [ref.generation for ref in view.refs if not ref.deleted]
         if name.generation is not None and generations:
             shown = ", ".join(str(number) for number in generations[-_GENERATIONS_NAMED:])

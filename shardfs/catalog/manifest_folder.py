@@ -12,6 +12,7 @@ It verifies nothing: who reads does.
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -30,6 +31,7 @@ Ts = TypeVarTuple("Ts")
 
 _SPARE_SHARE = 0.1  # of the folder's limit
 _PAGE_BYTES = 4096
+_WRITE_SECONDS_MAX = 60.0
 
 
 class ManifestFolder:
@@ -185,6 +187,8 @@ def _sweep(folder: Path, bytes_max: int) -> int:
     with os.scandir(folder) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):
+                if entry.name.endswith(".new") and time.time() - entry.stat().st_mtime < _WRITE_SECONDS_MAX:
+                    continue  # on its way, and counted as such
                 kept.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
     total = 0
     for _, size, path in sorted(kept, reverse=True):

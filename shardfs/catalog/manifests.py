@@ -30,8 +30,9 @@ from shardfs.store.watched import WatchedStore
 logger = logging.getLogger(__name__)
 
 _FILE_ENTRY_BYTES = 250  # what one decoded file entry occupies, about
-LARGE_BYTES = 256 * 1024
-"""Manifests from this size on are fetched one at a time, and decoded in a thread: that takes milliseconds."""
+LARGE_BYTES = 1024 * 1024
+"""Manifests from this size on, those of models of 128 GiB in chunks of 4 MiB, are fetched one at a time."""
+_THREAD_BYTES = 256 * 1024  # from here on decoding goes to a thread: it takes milliseconds
 
 
 class _Large(Exception):
@@ -49,7 +50,7 @@ class Manifests:
         self._memory_bytes = 0
         self._coming: dict[Digest, trio.Lock] = {}
         self._large_turn = trio.Lock()
-        self._large_thread = trio.CapacityLimiter(1)  # who gave up its turn may have left a thread that still decodes
+        self._thread = trio.CapacityLimiter(1)  # one decodes at a time: that takes several times the memory
 
     async def get(self, digest: Digest) -> Manifest:
         """The manifest named `digest`. NoCopy lists why each node could not; AllDenied when all refuse us."""
@@ -80,8 +81,14 @@ class Manifests:
         try:
             return await self._fetch_up_to(LARGE_BYTES - 1, digest)
         except _Large:
-            async with self._large_turn:
+            # Not for ever: the one before may wait for a node that hangs.
+            with trio.move_on_after(self._options.large_turn) as patience:
+                await self._large_turn.acquire()
+            try:
                 return await self._fetch_up_to(MANIFEST_BYTES_MAX, digest)
+            finally:
+                if not patience.cancelled_caught:
+                    self._large_turn.release()
 
     async def _fetch_up_to(self, limit: int, digest: Digest) -> Manifest:
         local = await self._from_folder(digest, limit)
@@ -190,10 +197,10 @@ class Manifests:
             return None
 
     async def _decode(self, data: bytes, digest: Digest) -> Manifest:
-        if len(data) < LARGE_BYTES:
+        if len(data) < _THREAD_BYTES:
             return decode_manifest(data, digest)
         return await trio.to_thread.run_sync(
-            decode_manifest, data, digest, abandon_on_cancel=True, limiter=self._large_thread
+            decode_manifest, data, digest, abandon_on_cancel=True, limiter=self._thread
         )
 
 

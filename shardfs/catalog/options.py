@@ -21,6 +21,9 @@ class CatalogOptions:
     write_grace: float = 1.0
     """How long the others may still store once a majority has: more copies now is less to repair later."""
 
+    large_turn: float = 2.0
+    """How long one large manifest waits for another before it is fetched beside it."""
+
     manifest_timeout: float = 30.0
     """For one manifest from one node."""
 

@@ -13,13 +13,15 @@ class RefView:
     """One answer to "which refs are there".
 
     `refs`: all that was seen or is remembered, settled and sorted. `by_node`: what each node that answered holds.
-    `failed`: why the others did not answer. `majority`: so many answered that nothing published can be missing.
+    `failed`: why the others did not answer. `majority`: so many answered that something could be published.
+    `complete`: so many that no generation can be missing.
     """
 
     refs: tuple[RefName, ...]
     by_node: Mapping[str, frozenset[RefName]]
     failed: Mapping[str, str]
     majority: bool
+    complete: bool
 
     @property
     def answered(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class RefView:
     @property
     def doubt(self) -> str:
         """Why something that was published may be missing; empty when it cannot."""
-        return "" if self.majority else f"only some nodes answered; {reasons(self.failed)}"
+        return "" if self.complete else f"only some nodes answered; {reasons(self.failed)}"
 
     def find(self, generation: int | None) -> RefName | None:
         """In a view of one model: that generation, or the newest; None when it is not there or was deleted."""

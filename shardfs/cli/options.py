@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,8 +83,6 @@ def run(step: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
 def _allow_descriptors() -> None:
     """Raise the soft limit as far as the hard one lets us: the usual 1024 is fewer than a node's 512 connections with a
     file each, or 32 connections to each of a hundred nodes, may need."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(DESCRIPTORS_MAX, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

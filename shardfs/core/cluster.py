@@ -56,6 +56,11 @@ class Cluster(msgspec.Struct, frozen=True):
         """Nodes that must hold a ref or manifest: more than half, and at least `replicas`."""
         return max(len(self.nodes) // 2 + 1, self.replicas)
 
+    @property
+    def witnesses(self) -> int:
+        """So many nodes that any ref that was published lies on one of them at least."""
+        return len(self.nodes) - self.majority + 1
+
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     nodes: list[Node]

@@ -102,7 +102,7 @@ class Adapter(pyfuse3.Operations):
 
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         async def call() -> Sequence[bytes]:
-            return [name.encode() for name in await self._fs.xattrs(inode)]
+            return [name.encode() for name in self._fs.xattrs(inode)]
 
         return await self._guard.answer(call)
 

@@ -5,7 +5,6 @@ caller's; every operation can be cancelled at any await and leaves the tables as
 """
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -18,7 +17,7 @@ from shardfs.core.readahead import ReadAheadOptions
 from shardfs.core.shards import ModelReadAhead
 from shardfs.errors import AllDenied, InvalidFormat, NoCopy, NotFound
 from shardfs.fetch import Engine, Reading
-from shardfs.vfs.attributes import describe
+from shardfs.vfs.attributes import names_of, value_of
 from shardfs.vfs.content import Content, model_readahead
 from shardfs.vfs.errors import IsAFolder, NameTooLong, NoAttribute, NotAFolder, StaleInode, TooManyHandles
 from shardfs.vfs.inodes import Attributes, FileNode, FolderNode, InodeTable, NamesNode, Node
@@ -185,12 +184,12 @@ class FileSystem:
             node.content = node.tree = None
             self._inodes.drop_if_unused(node)
 
-    async def xattrs(self, inode: int) -> Mapping[str, bytes]:
-        """The extended attributes of an inode by full name."""
-        return await describe(self._node(inode), self._disk, self._namespace)
+    def xattrs(self, inode: int) -> list[str]:
+        """The full names of an inode's extended attributes."""
+        return names_of(self._node(inode))
 
     async def getxattr(self, inode: int, name: str) -> bytes:
-        value = (await self.xattrs(inode)).get(name)
+        value = await value_of(self._node(inode), name, self._disk, self._namespace)
         if value is None:
             raise NoAttribute(name)
         return value

@@ -16,7 +16,6 @@ from math import inf
 import trio
 
 from shardfs.catalog import Catalog
-from shardfs.catalog.view import RefView
 from shardfs.core.digest import Digest
 from shardfs.core.keys import RefName
 from shardfs.core.names import ModelName
@@ -63,9 +62,9 @@ class Namespace:
         self._names = Names(models or {})
         self._seen_at = -float("inf")
         self._listing_seconds = 0.0
-        self._looked_at: dict[str, float] = {}
+        self._looked_at: dict[str, tuple[float, str]] = {}  # and why what was heard is in doubt
         self._failing = False
-        self._doubt = ""  # why a name that the nodes did not name, when they were asked last, may exist all the same
+        self._doubt = ""  # why a name that was not listed may exist all the same
         self._throttle = Throttle(burst=3, seconds=60.0)
         self._wanted = trio.Event()
         self._asked = trio.Event()
@@ -119,17 +118,18 @@ class Namespace:
     async def find(self, path: str) -> RefName | None:
         """The ref of model `path` (`name` or `name@generation`), or None for a folder of names.
 
-        NotFound when those say so who must know: a majority of the nodes. Else NotEnoughNodes.
+        NotFound when so many nodes say so that it cannot exist. Else NotEnoughNodes.
         """
         name = _parse(path)
         until = self._patience()
+        doubt = ""  # why a model that was not found may exist all the same
         if name is not None:
             numbered = name.generation is not None
-            ref = await self._numbered(name) if numbered else await self._current(path, until=until)
+            ref, doubt = await (self._numbered(name) if numbered else self._current(path, until=until))
             if ref is not None:
                 return ref
             if numbered:
-                raise self._unknown(path)
+                raise self._unknown(path, doubt)
         if not self._names.is_folder(path):
             # Perhaps a folder that is new. A long listing is not made again for every name that does not exist.
             await self._not_older_than(max(self._options.miss_seconds, self._listing_seconds), until=until)
@@ -137,52 +137,54 @@ class Namespace:
             return self._names.get(path)
         if self._names.is_folder(path):
             return None
-        raise self._unknown(path) if name is not None else NotFound(path)
+        raise self._unknown(path, doubt)
 
-    def _unknown(self, path: str) -> NotFound | NotEnoughNodes:
-        if not self._doubt:
+    def _unknown(self, path: str, doubt: str) -> NotFound | NotEnoughNodes:
+        if not doubt:
             return NotFound(path)
-        error = NotEnoughNodes(f"{path}: not known here, but {self._doubt}")
+        error = NotEnoughNodes(f"{path}: not known here, but {doubt}")
         if self._throttle.admit(trio.current_time())[0]:
             logger.warning("%s", error)
         return error
 
-    def _heard(self, view: RefView) -> RefView:
-        self._doubt = view.doubt
-        return view
-
-    async def _numbered(self, name: ModelName) -> RefName | None:
-        """That generation of a model. As long as no node is heard, by what is known."""
+    async def _numbered(self, name: ModelName) -> tuple[RefName | None, str]:
+        """That generation of a model, or why it is in doubt. As long as no node is heard, by what is known."""
         try:
-            return self._heard(await self._catalog.refs(name.model)).find(name.generation)
+            view = await self._catalog.refs(name.model)
         except ShardfsError as error:
-            self._doubt = str(error)
-            return None
+            return None, str(error)
+        return view.find(name.generation), view.doubt
 
-    async def _current(self, model: str, *, until: float) -> RefName | None:
-        """The newest generation of one model: asking for it alone is cheap, however many others there are."""
+    async def _current(self, model: str, *, until: float) -> tuple[RefName | None, str]:
+        """The newest generation of one model, or why it is in doubt.
+
+        Asking for it alone is cheap, however many others there are.
+        """
         now = trio.current_time()
-        known_since = max(self._seen_at, self._looked_at.get(model, -float("inf")))
+        looked_at, doubt = self._looked_at.get(model, (-inf, ""))
+        if self._seen_at > looked_at or self._failing:
+            doubt = self._doubt
         known = model in self._names
-        if now - known_since < (self._options.refresh_seconds if known else self._options.miss_seconds):
-            return self._names.get(model)
+        fresh = self._options.refresh_seconds if known else self._options.miss_seconds
+        if now - max(self._seen_at, looked_at) < fresh:
+            return self._names.get(model), doubt
         if self._failing:
             self._wanted.set()
-            return self._names.get(model)
+            return self._names.get(model), doubt
         if known:
             self._expect(self._names.models[model])
         with trio.move_on_at(until) as scope:
             try:
-                view = self._heard(await self._catalog.refs(model))
+                view = await self._catalog.refs(model)
             except ShardfsError as error:
-                self._doubt = str(error)
                 self._wanted.set()
-                return self._names.get(model)
+                return self._names.get(model), str(error)
             self._names.take(model, view.models.get(model))
+            doubt = view.doubt
         if scope.cancelled_caught:
-            self._doubt = f"no answer within {self._options.wait_seconds:g} s"
-        self._note_looked(model, now)
-        return self._names.get(model)
+            doubt = f"no answer within {self._options.wait_seconds:g} s"
+        self._note_looked(model, now, doubt)
+        return self._names.get(model), doubt
 
     def _expect(self, ref: RefName) -> None:
         """Most likely `ref` is still the newest: its manifest comes while that is asked, which saves a round trip."""
@@ -199,9 +201,9 @@ class Namespace:
             self._expected.add(ref.manifest)
             self._nursery.start_soon(fetch)
 
-    def _note_looked(self, model: str, now: float) -> None:
+    def _note_looked(self, model: str, now: float, doubt: str) -> None:
         self._looked_at.pop(model, None)
-        self._looked_at[model] = now
+        self._looked_at[model] = now, doubt
         if len(self._looked_at) > self._options.looked_max:
             del self._looked_at[next(iter(self._looked_at))]
 
@@ -222,13 +224,14 @@ class Namespace:
 
     async def _refresh(self) -> None:
         try:
-            models = self._heard(await self._catalog.refs()).models
+            view = await self._catalog.refs()
         except ShardfsError as error:
             self._failing = True
             self._doubt = str(error)
             return
         self._failing = False
-        self._names.replace(models)
+        self._doubt = view.doubt
+        self._names.replace(view.models)
 
 
 def _parse(path: str) -> ModelName | None:

@@ -1,5 +1,8 @@
 """Trees of generations, with their manifests: those that are open, and within a limit of bytes the last used.
 
+Besides, the last one that alone is larger than the limit: it takes long to make, and a file is looked up and then
+opened, which needs its tree twice.
+
 The one place where a mount keeps manifests in memory. A tree that somebody holds is found for as long as it is held,
 whatever the limit says, so that one generation is never in memory twice.
 """
@@ -27,6 +30,7 @@ class Trees:
         self._bytes_max = bytes_max
         self._kept: dict[str, tuple[Tree, int]] = {}
         self._kept_bytes = 0
+        self._large: Tree | None = None
         self._held: WeakValueDictionary[str, Tree] = WeakValueDictionary()
         self._coming: dict[str, trio.Lock] = {}
         self._throttle = Throttle(burst=4, seconds=60.0)
@@ -34,7 +38,7 @@ class Trees:
 
     @property
     def kept_bytes(self) -> int:
-        """By `Tree.memory_bytes`. More than the limit only while a single tree is larger than that."""
+        """By `Tree.memory_bytes`, without the one that is larger than the limit."""
         return self._kept_bytes
 
     def __contains__(self, ref: RefName) -> bool:
@@ -80,13 +84,17 @@ class Trees:
             self._said = text
 
     def _keep(self, key: str, tree: Tree) -> None:
-        """The last one stays however large it is: a file is looked up and then opened, which needs its tree twice."""
+        self._held[key] = tree
+        if tree is self._large:
+            return
         _, cost = self._kept.pop(key, (tree, 0))
         if not cost:
             cost = tree.memory_bytes
+            if cost > self._bytes_max:
+                self._large = tree
+                return
             self._kept_bytes += cost
         self._kept[key] = tree, cost
-        self._held[key] = tree
-        while self._kept_bytes > self._bytes_max and len(self._kept) > 1:
+        while self._kept_bytes > self._bytes_max:
             _, freed = self._kept.pop(next(iter(self._kept)))
             self._kept_bytes -= freed

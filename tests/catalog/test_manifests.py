@@ -5,16 +5,18 @@ With a folder `mock_clock` stands still unless it is told to jump: no thread is 
 
 import os
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
+from shardfs.catalog.manifest_folder import _sweep
+from shardfs.catalog.manifests import LARGE_BYTES
 from shardfs.core.digest import digest_of
 from shardfs.core.keys import manifest_key
-from shardfs.core.manifest import make_manifest
+from shardfs.core.manifest import Manifest, make_manifest
 from shardfs.errors import AllDenied, Denied, NoCopy
 from shardfs.testing.memory_store import Fault
 
@@ -202,10 +204,42 @@ async def test_a_large_manifest_decodes_without_stopping_the_others(world, autoj
     assert await world.client().manifest(digest) == manifest
 
 
+def large_manifest(number: int) -> Manifest:
+    manifest = make_manifest([(f"{i:06}", 0, False) for i in range(110_000)], b"", created=number)
+    assert len(manifest.encode()) > LARGE_BYTES
+    return manifest
+
+
+async def test_a_large_manifest_that_hangs_does_not_hold_up_the_others(world, autojump_clock):
+    stuck, good = (world.plant_manifest(large_manifest(n)) for n in range(2))
+    asked: list[float] = []
+
+    def pause(op, key):
+        if (op, key) == ("read", manifest_key(good)):
+            asked.append(trio.current_time())
+        return 0.0
+
+    for store in world.stores:
+        store.faults.append(Fault(op="read", key=manifest_key(stuck), hang=True))
+        store.pause = pause
+    catalog = world.client()
+
+    async def wait_for_it() -> None:
+        with suppress(NoCopy):
+            await catalog.manifest(stuck)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for_it)
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        await catalog.manifest(good)
+        nursery.cancel_scope.cancel()
+    assert asked[0] - began < 3
+
+
 async def test_large_manifests_take_turns(world, autojump_clock):
     """Each is in memory several times while it is fetched."""
-    large = [make_manifest([(f"{i:06}", 0, False) for i in range(40_000)], b"", created=n) for n in range(3)]
-    digests = [world.plant_manifest(manifest) for manifest in large]
+    digests = [world.plant_manifest(large_manifest(n)) for n in range(3)]
     at_first: set[str] = set()
 
     def pause(op, key):
@@ -419,3 +453,13 @@ async def test_what_nodes_refuse_is_read_from_the_folder(world, content, tmp_pat
     for store in world.stores:
         store.faults.append(Fault(error=Denied(store.node, "HTTP 401")))
     assert await world.client(manifests=tmp_path).manifest(digest) == manifest
+
+
+def test_making_room_leaves_alone_what_is_being_written(tmp_path):
+    """It is counted apart, so it would be the first to go."""
+    coming, old = tmp_path / ".abc.new", tmp_path / ".old.new"
+    for path in (coming, old, tmp_path / "whole"):
+        path.write_bytes(b"x" * 5000)
+    os.utime(old, (1, 1))
+    assert _sweep(tmp_path, 8192) == 8192
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".abc.new", "whole"]

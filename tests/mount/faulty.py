@@ -7,7 +7,6 @@ raise what a bug would raise; `user.shardfs.reads` of any file is how many reads
 """
 
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -84,9 +83,9 @@ class FaultyFileSystem(FileSystem):
         self._bug("opendir", inode)
         return await super().opendir(inode)
 
-    async def xattrs(self, inode: int) -> Mapping[str, bytes]:
+    async def getxattr(self, inode: int, name: str) -> bytes:
         self._bug("xattrs", inode)
-        return {**(await super().xattrs(inode)), "user.shardfs.reads": str(self.reads).encode()}
+        return str(self.reads).encode() if name == "user.shardfs.reads" else await super().getxattr(inode, name)
 
 
 async def main(cluster_file: str, mountpoint: str) -> None:

@@ -41,6 +41,21 @@ async def test_one_that_is_larger_than_the_limit_is_kept_alone():
     assert [ref in trees for ref in refs] == [False, True]
 
 
+async def test_one_that_is_larger_than_the_limit_is_not_made_anew_because_of_others():
+    world = World()
+    large = world.publish("large", {**FILES, "own": b"large"})
+    small = [world.publish(f"m{number}", {"own": b"%d" % number}) for number in range(2)]
+    cost = (await trees_of(world, 1 << 30).get(small[0])).memory_bytes
+    trees = trees_of(world, cost)
+    tree = await trees.get(large)
+    made = weak(tree)
+    del tree
+    for ref in small:
+        await trees.get(ref)
+    assert await trees.get(large) is made()
+    assert [ref in trees for ref in small] == [False, True]
+
+
 async def test_what_somebody_holds_is_never_there_twice():
     world = World()
     refs = [world.publish(f"m{number}", {**FILES, "own": b"%d" % number}) for number in range(2)]
