@@ -7,6 +7,7 @@ know it, too: what lies there is gone on with only if it is a file of ours with 
 import fcntl
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _open(part: Path, mode: int) -> tuple[int, bool]:
 def _check_ours(part: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise _in_the_way(part, "is no regular file")
-    if found.st_uid != os.geteuid():
+    if found.st_uid != os.geteuid() and found.st_uid != _owner_here(part.parent):
         raise _in_the_way(part, f"belongs to another user ({found.st_uid}), who could change it later")
     if found.st_nlink > 1:
         raise _in_the_way(part, "has another name, too (a hard link), which would be written")
@@ -84,10 +85,20 @@ def _in_the_way(part: Path, why: str) -> SourceError:
     return SourceError(f"{part}: {why}; delete it, and the same command begins this file anew")
 
 
+def _owner_here(folder: Path) -> int:
+    """Whom this filesystem calls the owner of what we create: with root_squash, `uid=` and their like somebody else."""
+    with tempfile.NamedTemporaryFile(prefix=".", suffix=PART_SUFFIX, dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_uid
+
+
 def _umask() -> int:
-    held = os.umask(0o077)  # for a moment; there is no call that only asks
-    os.umask(held)
-    return held
+    """Asked for without a change, which would be one for all threads. Without /proc, the usual one."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "Umask":
+                return int(value, 8)
+    return 0o022
 
 
 def is_at(part: Path, fd: int) -> bool:

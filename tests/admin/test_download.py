@@ -3,11 +3,14 @@
 Files are written in threads, during which virtual time may jump: no test here measures how much of it has passed.
 """
 
+import ctypes
 import fcntl
 import os
 import resource
 import stat
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import trio
@@ -275,6 +278,46 @@ def test_a_part_that_others_could_write_is_closed_to_them(tmp_path):
         finally:
             os.umask(before)
         assert stat.S_IMODE(part.stat().st_mode) == wanted
+
+
+def test_its_mode_is_made_without_a_change_of_the_umask(tmp_path, monkeypatch):
+    """It is the whole process's: what another thread creates meanwhile would have another mode."""
+
+    def changed(_mask):
+        raise AssertionError("changed for all threads")
+
+    part = tmp_path / "x"
+    part.write_bytes(b"begun")
+    part.chmod(0o666)
+    before = os.umask(0o002)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", changed)
+            os.close(open_part(part, executable=False))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(part.stat().st_mode) == 0o664
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root creates files that are another user's")
+def test_a_part_is_ours_where_the_filesystem_gives_what_we_create_to_another():
+    """As NFS with root_squash, vfat with uid=, and others do. Here the kernel does it, for this thread."""
+    libc = ctypes.CDLL(None)
+    with tempfile.TemporaryDirectory() as folder:  # all above it may be entered by that other user
+        os.chmod(folder, 0o777)
+        part = Path(folder, "x")
+        libc.setfsuid(65534)
+        try:
+            fd = open_part(part, executable=False)
+            os.write(fd, b"begun")
+            os.close(fd)
+            fd = open_part(part, executable=False)
+        finally:
+            libc.setfsuid(os.geteuid())
+        assert os.pread(fd, 9, 0) == b"begun"
+        assert os.fstat(fd).st_uid == 65534
+        os.close(fd)
+        assert os.listdir(folder) == ["x"]
 
 
 def plant(kind, part, tmp_path):
