@@ -5,6 +5,7 @@ refused. The largest document that is allowed takes seconds: see `shardfs.store.
 nobody, because the parser never has more than a tag to do between two calls.
 """
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.parsers import expat
@@ -15,8 +16,8 @@ XML_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 16
 ELEMENTS_MAX = 200_000
 TAG_BYTES_MAX = 64 * 1024
-_ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1", "utf-16")
-_ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1", "utf-16")
+_ENCODINGS = frozenset(["utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+"""As Python names them. Whatever an alias says, these codecs are harmless."""
 
 
 @dataclass(slots=True)
@@ -97,5 +98,13 @@ class _Builder:
 
     def declaration(self, _: str, encoding: str | None, __: int) -> None:
         # What the parser does not know itself it looks for among Python's codecs, which fail each in its own way.
-        if encoding is not None and encoding.lower() not in _ENCODINGS:
+        if encoding is not None and _codec(encoding) not in _ENCODINGS:
             raise InvalidFormat(f"XML in the encoding {encoding[:40]!r}")
+
+
+def _codec(encoding: str) -> str:
+    """Python's name for it, or nothing."""
+    try:
+        return codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        return ""

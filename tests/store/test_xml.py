@@ -14,7 +14,20 @@ def encoded(name: str) -> bytes:
 
 
 # Each of these fails in a way of its own when Python's codec is asked.
-CODECS = ["utf-7", "gb18030", "big5", "utf-32", "utf-16-foo", "hex", "idna", "punycode", "undefined", "unicode_escape"]
+CODECS = [
+    "utf-7",
+    "gb18030",
+    "big5",
+    "utf-32",
+    "utf-16-foo",
+    "hex",
+    "idna",
+    "punycode",
+    "undefined",
+    "unicode_escape",
+    "cp037",
+    "utf-8-sig",
+]
 LONG = b"x" * 2 * TAG_BYTES_MAX
 REFUSED = {
     "empty": b"",
@@ -51,7 +64,21 @@ def test_more_elements_than_allowed_are_refused(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "encoding"), [("ä", "utf-8"), ("ä", "iso-8859-1"), ("a", "us-ascii"), ("ä", "utf-16"), ("ä", "UTF-8")]
+    ("text", "encoding"),
+    [
+        ("ä", "utf-8"),
+        ("ä", "UTF-8"),
+        ("a", "utf8"),
+        ("a", "us-ascii"),
+        ("a", "ASCII"),
+        ("ä", "iso-8859-1"),
+        ("ä", "latin1"),
+        ("ä€", "ISO-8859-15"),
+        ("ä€", "windows-1252"),
+        ("ä", "utf-16"),
+        ("ä", "UTF-16LE"),
+        ("ä", "utf-16be"),
+    ],
 )
 def test_the_encodings_that_servers_use(text: str, encoding: str) -> None:
     data = f'<?xml version="1.0" encoding="{encoding}"?><a>{text}</a>'.encode(encoding)
