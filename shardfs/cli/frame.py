@@ -5,6 +5,7 @@
 | success | | 0 |
 | wrong usage, `UsageError` | one line (click's own in its usual form) | 2 |
 | another `ShardfsError` | `shardfs: ...` | 1 |
+| Ctrl-C or no at a question | `Aborted!` | 130 |
 | Ctrl-C | | 130; while it imports, the signal itself, which a shell shows as 130 |
 | Ctrl-C and SIGTERM in a put, import or get | `shardfs: stopped ...`, see `shardfs.cli.stopping` | 130, 143 |
 | the reader of a pipe went away | | 1 |
@@ -95,9 +96,10 @@ class CommandTable(click.Group):
 def report(error: BaseException, *, debug: bool) -> int:
     """Say on stderr what ended the command; return its exit status."""
     causes = list(leaves(error))
-    for kind in (KeyboardInterrupt, click.exceptions.Abort):
-        if any(isinstance(cause, kind) for cause in causes):
-            return 130
+    if any(isinstance(cause, KeyboardInterrupt | click.exceptions.Abort) for cause in causes):
+        if isinstance(causes[0], click.exceptions.Abort):
+            click.echo("Aborted!", err=True)
+        return 130
     first = causes[0]
     if all(isinstance(cause, BrokenPipeError) for cause in causes):
         return 1

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from shardfs.cli.frame import hear_ctrl_c
 from shardfs.cli.options import model_argument, open_cluster, reporting, run
 from shardfs.cli.output import emit_json
 
@@ -24,9 +25,21 @@ def command(*, model: str, yes: bool, cluster_file: str | None, as_json: bool) -
 
     cluster = open_cluster(cluster_file)
     if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {model} with all its generations?", abort=True, err=True)
+        _ask(model)
     tombstone = run(remove, cluster, model)
     if as_json:
         emit_json({"model": tombstone.model, "generation": tombstone.generation})
     else:
         click.echo(f"{model} is deleted (as generation {tombstone.generation}); its chunks stay on the nodes")
+
+
+def _ask(model: str) -> None:
+    """`click.Abort` unless the answer is yes."""
+    hear_ctrl_c()
+    try:
+        sure = click.confirm(f"Delete {model} with all its generations?", err=True)
+    except click.Abort:
+        click.echo(err=True)  # the line of the question is not at its end
+        raise
+    if not sure:
+        raise click.Abort

@@ -93,6 +93,7 @@ def test_wrong_usage_is_2(arguments):
             "shardfs: unexpected ValueError: a bug (for the traceback: shardfs --debug ...)\n",
         ),
         (BaseExceptionGroup("nursery", [KeyboardInterrupt(), NotFound("x")]), 130, ""),
+        (click.exceptions.Abort(), 130, "Aborted!\n"),
         (click.exceptions.Exit(3), 3, ""),
         (SystemExit(143), 143, ""),
     ],
