@@ -1,11 +1,15 @@
 """The command: what it installs, what it says of itself, how long it will take."""
 
 import os
+import selectors
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 from bench import cli, duration
@@ -85,16 +89,34 @@ def test_a_signal_ends_the_run_and_nothing_stays(tmp_path: Path):
     if file_system(tmp_path) == "tmpfs":
         pytest.skip("left out: the temporary folder is in memory, the benchmark measures a disk")
     words = ["--size", "16MiB", "--runs", "1000", "--only", "readers", "--out", tmp_path / "out", "--work", tmp_path]
-    with subprocess.Popen([sys.executable, BENCH, *words], stdout=subprocess.PIPE, text=True) as run:
-        assert run.stdout is not None
-        for line in run.stdout:  # nodes and a mount are there when a round has been done
-            if line.startswith("  round 1/"):
-                break
-        run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=120)
+    with subprocess.Popen([sys.executable, BENCH, *words], stdout=subprocess.PIPE, bufsize=0) as run:
+        try:
+            assert run.stdout is not None
+            read_as_far_as(run.stdout, b"\n  round 1/")  # then nodes and a mount are there
+            run.send_signal(signal.SIGTERM)
+            run.communicate(timeout=120)
+        except BaseException:  # or it would be waited for
+            run.terminate()  # it stops its nodes
+            with suppress(subprocess.TimeoutExpired):
+                run.communicate(timeout=60)
+            run.kill()
+            raise
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "stopped by Ctrl-C or a signal" in (tmp_path / "out" / "results.md").read_text()
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def read_as_far_as(stream: IO[bytes], end: bytes, *, seconds: float = 300) -> None:
+    """Fails when it does not come in that time: a run that hangs says nothing."""
+    said = b""
+    last = time.monotonic() + seconds
+    with selectors.DefaultSelector() as ready:
+        ready.register(stream, selectors.EVENT_READ)
+        while end not in said:
+            assert ready.select(max(0.0, last - time.monotonic())), f"no {end!r} in {seconds} s: {said!r}"
+            piece = stream.read(65536)
+            assert piece, f"it has ended: {said!r}"
+            said += piece
 
 
 def test_what_is_left_shrinks_and_follows_the_pace_of_this_machine():

@@ -11,11 +11,12 @@ from dataclasses import replace
 from functools import partial
 
 import trio
+from trio.testing import MockClock
 
 from shardfs.cache.memory import SlotPool
 from shardfs.core.chunk import header_size
 from shardfs.core.digest import Digest
-from shardfs.fetch.disk_reads import LONG_AT_A_TIME, LONG_BYTES, DiskReads, _Read
+from shardfs.fetch.disk_reads import LONG_AT_A_TIME, LONG_BYTES, LOOK_SECONDS, DiskReads, _Read
 from shardfs.fetch.fill import ChunkPlace, Fill
 from shardfs.obs.reading import ReadMetrics
 from tests.fetch.world import World
@@ -71,13 +72,15 @@ class Scene:
         for slot in (*fill.left, fill.slot):
             self.pool.release(slot)
 
-    @contextmanager
-    def held(self, *files: HeldDisk):
-        try:
-            yield
-        finally:
-            for file in files:
-                file.free.set()
+
+@contextmanager
+def held(*files: HeldDisk):
+    """Whatever happens in it, at its end they answer."""
+    try:
+        yield
+    finally:
+        for file in files:
+            file.free.set()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -91,7 +94,7 @@ async def test_long_reads_of_one_file_go_two_at_a_time_and_in_order():
     scene, file = Scene(), HeldDisk(1)
     fills = [scene.fill(file, chunk) for chunk in range(6)]
     async with trio.open_nursery() as nursery:
-        with scene.held(file):
+        with held(file):
             for fill in fills:
                 nursery.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
                 await trio.testing.wait_all_tasks_blocked()
@@ -108,7 +111,7 @@ async def test_another_file_and_short_reads_do_not_wait_for_them():
     long_reads = [scene.fill(hung, chunk) for chunk in range(3)]
     short, elsewhere = scene.fill(hung, 9), scene.fill(other, 0)
     async with trio.open_nursery() as nursery:
-        with scene.held(hung):
+        with held(hung):
             for fill in long_reads:
                 nursery.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
             await hung.begins(LONG_AT_A_TIME)
@@ -125,7 +128,7 @@ async def test_reads_of_a_disk_that_hangs_are_misses_and_their_threads_harm_nobo
     scene, file = Scene(threads=2, slots=9), HeldDisk(1)
     fills = [scene.fill(file, chunk) for chunk in range(4)]
     slots = [fill.slot for fill in fills]
-    with scene.held(file):
+    with held(file):
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.watched)
             async with trio.open_nursery() as reads:
@@ -162,7 +165,7 @@ async def test_what_was_ready_moves_along_and_another_thread_of_the_fill_is_hear
     fill.block_view(0, 1)[:] = b"\xee" * BLOCK
     fill.mark_ready(1)
     elsewhere = replace(fill.place, cache_file=other)
-    with scene.held(file, other):
+    with held(file, other):
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.watched)
             nursery.start_soon(scene.reads.bring, fill, elsewhere, 3, 5)
@@ -186,7 +189,7 @@ async def test_a_read_may_wait_for_a_disk_that_hangs_until_its_time():
     scene, file = Scene(), HeldDisk(1)
     patient, brief = scene.fill(file, 0), scene.fill(file, 1)
     slot = patient.slot
-    with scene.held(file):
+    with held(file):
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.watched)
             nursery.start_soon(partial(scene.reads.bring, patient, patient.place, 0, patient.blocks, until=math.inf))
@@ -217,7 +220,7 @@ async def test_a_read_that_is_given_up_as_it_gets_its_thread_begins_none():
             scene.reads._threads.release_on_behalf_of(borrower)
 
     read = _Read(fill, (0, fill.blocks), file, 0, until=0.0, pool=scene.pool, threads=Late())  # type: ignore[arg-type]
-    with scene.held(file), read.scope:
+    with held(file), read.scope:
         await read.run()
     assert read.scope.cancelled_caught
     assert not file.begun
@@ -229,7 +232,7 @@ async def test_little_memory_leaves_room_for_a_fill_to_move():
     """Reads and writes that hang at once leave a slot."""
     scene, file = Scene(threads=4, slots=4), HeldDisk(1)
     fills = [scene.fill(file, 0), scene.fill(file, 1)]
-    with scene.held(file):
+    with held(file):
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.watched)
             async with trio.open_nursery() as reads:
@@ -244,7 +247,7 @@ async def test_little_memory_leaves_room_for_a_fill_to_move():
 async def test_the_end_waits_for_no_thread():
     scene, file = Scene(), HeldDisk(1)
     fill = scene.fill(file, 0)
-    with scene.held(file):
+    with held(file):
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.watched)
             nursery.start_soon(scene.reads.bring, fill, fill.place, 0, fill.blocks)
@@ -278,23 +281,32 @@ class ComesAndGoes(HeldDisk):
         return False
 
 
-async def test_a_disk_that_comes_and_goes_does_not_outlive_nodes_that_deliver() -> None:
-    """It answers for a moment while the nodes are asked, so the disk is asked again, and hangs again."""
+async def test_a_disk_that_comes_and_goes_does_not_outlive_nodes_that_deliver(mock_clock: MockClock) -> None:
+    """It answers for a moment while the nodes are asked, so the disk is asked again, and hangs again.
+
+    Time passes only when the test says so: the nodes do not answer while a thread is slow to begin.
+    """
     world, disk = World(latency=1.0, job_timeout=30.0), ComesAndGoes(1)
+    read = trio.Event()
+
+    async def reader() -> None:
+        await world.read(world.place(0, cache_file=disk), whole=False)  # type: ignore[arg-type]
+        read.set()
+
+    async def pass_until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            mock_clock.jump(LOOK_SECONDS / 5)
+            await trio.testing.wait_all_tasks_blocked()
+
     async with world.running(), trio.open_nursery() as nursery:
-
-        async def come_and_go() -> None:
+        with trio.fail_after(60), held(disk):
+            nursery.start_soon(reader)
             await disk.begins(1)
             disk.hangs = True
-            while not world.asked(0):  # noqa: ASYNC110 - nothing tells of a request
-                await trio.sleep(0.01)
+            await pass_until(lambda: world.asked(0) > 0)
             disk.hangs = False
+            mock_clock.jump(LOOK_SECONDS)
             await disk.begins(1)
             disk.hangs = True
-
-        nursery.start_soon(come_and_go)
-        try:
-            await world.read(world.place(0, cache_file=disk), whole=False)  # type: ignore[arg-type]
-        finally:
-            disk.free.set()
+            await pass_until(read.is_set)
         assert len(disk.begun) == 2
