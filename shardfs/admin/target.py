@@ -3,6 +3,9 @@
 A failure that may pass is tried again a few times; then the node rests, and nobody waits for it until its rest is over
 and one single try has succeeded. So a dead node costs its time once, not once for each chunk.
 
+A node that asks for a pause is well and busy: it gets its pause, and that is no failure. Only when nothing of this
+upload gets through to it for as long as a restart may take, it rests like a dead one.
+
 A node is asked whether it has a chunk before it is sent one, which spares the bytes. A pointer is smaller than the
 question: it is sent at once, and put-if-absent answers.
 
@@ -24,6 +27,7 @@ from shardfs.core.backoff import backoff
 from shardfs.core.digest import Bytes
 from shardfs.core.keys import ObjectKey
 from shardfs.errors import Denied, NoSpace, StoreError, Unavailable
+from shardfs.store.http_client import Throttled
 from shardfs.store.watched import WatchedStore
 
 T = TypeVar("T")
@@ -57,7 +61,10 @@ class CopyOptions:
     rest_max: float = 120.0
 
     patience: float = 30.0
-    """How long the last nodes that could take a copy are asked again: a restart should not end an upload of hours."""
+    """How long the last nodes that could take a copy are asked again: a restart should not end an upload of hours.
+
+    As long a node may ask for one pause after the other while nothing gets through.
+    """
 
 
 class _Late(Unavailable):
@@ -75,6 +82,7 @@ class Target:
         self._standing = standing
         self._options = options
         self._chance = chance
+        self._well_at = -math.inf  # when a call succeeded last
         self._rests = 0
         self._rest_until = -math.inf
         self._rest_reason = ""
@@ -160,7 +168,7 @@ class Target:
             self._rest_until = max(self._rest_until, now + self._options.rest_first)
         for streak in range(1, tries + 1):
             try:
-                result = await attempt()
+                result = await self._with_pauses(attempt)
             except (Denied, Unusable):
                 raise
             except NoSpace as error:
@@ -171,16 +179,31 @@ class Target:
                 if late:
                     self._store.late(error.reason)
                     self._hurry()
-                if late or streak == tries:
+                if late or isinstance(error, Throttled) or streak == tries:
                     self._rest(error.reason, rests + 1)
                     raise
             else:
+                self._well_at = trio.current_time()
                 self._rests, self._rest_until = 0, -math.inf
                 return result
             await trio.sleep(self._pause(streak))
             if trio.current_time() < self._rest_until and not urgent:  # found dead by somebody else meanwhile
                 raise Unavailable(self.node, self._rest_reason)
         raise AssertionError("the last try returns or raises")
+
+    async def _with_pauses(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """`attempt`, again whenever the node asks for a pause; Throttled when nothing gets through any more."""
+        since = math.inf
+        while True:
+            try:
+                return await attempt()
+            except Throttled as error:
+                now = trio.current_time()
+                since = min(since, now)
+                if now - max(since, self._well_at) >= self._options.patience:
+                    raise
+                pause = error.seconds + self._pause(1)
+            await trio.sleep(pause)
 
     def _rest(self, reason: str, rests: int) -> None:
         self._rests = max(self._rests, rests)  # several calls that find it dead together count once

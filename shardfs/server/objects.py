@@ -8,12 +8,13 @@
 | `DELETE` | 204; 404 |
 
 The body of a PUT goes through 1 MiB of memory into a temp file, and becomes an object only after it has been read back
-and verified. Whether the object is there already is decided at the end, by the link: no answer is a guess.
+and verified. A small one, as pointers, refs and most manifests are, waits for no place. Whether the object is there
+already is decided at the end, by the link: no answer is a guess.
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import trio
 
@@ -26,6 +27,7 @@ from shardfs.server.disk import Disk
 from shardfs.server.options import ServerOptions
 from shardfs.server.outgoing import Outgoing, Piece
 from shardfs.server.patience import Patience
+from shardfs.server.places import Places
 from shardfs.server.ranges import planned
 from shardfs.server.request import Refused, Request
 from shardfs.store.folder import Folder
@@ -33,7 +35,6 @@ from shardfs.store.folder_upload import Upload
 
 _SMALL_BYTES = 64 * 1024
 _BUFFER_BYTES = 1024 * 1024
-_RETRY_AFTER_SECONDS = 1
 
 
 class Objects:
@@ -44,8 +45,8 @@ class Objects:
         self._glance = Glance(folder.root)
         self._disk = disk
         self._options = options
-        self._uploads = trio.Semaphore(options.uploads_max)
-        self._buffers: list[bytearray] = []  # at most `uploads_max`: each is out while a PUT uses it
+        self._places = Places(options)
+        self._buffers: list[bytearray] = []  # at most `uploads_max`: each is out while a PUT with a place uses it
 
     async def get(self, connection: Connection, request: Request, key: ObjectKey) -> None:
         """The object or parts of it: from memory without a thread, and while a client keeps up with one at most."""
@@ -96,11 +97,13 @@ class Objects:
             raise Refused(411, "Content-Length is needed, and no transfer coding")
         if request.length > size_limit(key):
             raise Refused(413, f"at most {size_limit(key)} bytes")
-        async with self._place_of_an_upload():
-            try:
-                created = await self._receive(connection, key, request.length)
-            except InvalidFormat as error:
-                raise Refused(422, str(error)) from error
+        try:
+            if request.length <= _SMALL_BYTES:
+                created = await self._receive(connection, key, request.length, bytearray(request.length))
+            else:
+                created = await self._receive_in_turn(connection, key, request.length)
+        except InvalidFormat as error:
+            raise Refused(422, str(error)) from error
         if created:
             await connection.answer(201, [("Content-Length", "0")])
         elif request.headers.get(b"if-none-match") == b"*":
@@ -108,30 +111,33 @@ class Objects:
         else:
             await connection.answer(200, [("Content-Length", "0")])
 
-    @asynccontextmanager
-    async def _place_of_an_upload(self) -> AsyncIterator[None]:
-        with trio.move_on_after(self._options.upload_wait_seconds_max) as waiting:
-            await self._uploads.acquire()
-        if waiting.cancelled_caught:
-            raise Refused(503, "too many uploads", (("Retry-After", str(_RETRY_AFTER_SECONDS)),))
-        try:
-            yield
-        finally:
-            self._uploads.release()
-
-    async def _receive(self, connection: Connection, key: ObjectKey, size: int) -> bool:
-        upload = await self._disk.run(Upload, self._folder, key, size)
-        try:
+    async def _receive_in_turn(self, connection: Connection, key: ObjectKey, size: int) -> bool:
+        async with self._places.one():
             buffer = self._buffers.pop() if self._buffers else bytearray(_BUFFER_BYTES)
             try:
-                patience = Patience(self._options, self._options.upload_stall_seconds_max)
-                with memoryview(buffer) as view:
-                    await connection.proceed()
-                    while count := await connection.receive_into(view, patience):
-                        await self._disk.run(upload.write, view[:count])
+                return await self._receive(connection, key, size, buffer, self._places.moved)
             finally:
                 self._buffers.append(buffer)
-            return await self._disk.run(upload.publish)
+
+    async def _receive(
+        self,
+        connection: Connection,
+        key: ObjectKey,
+        size: int,
+        buffer: bytearray,
+        told: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Through `buffer`; `told` hears of each step that is done. True when the object is new."""
+        upload = await self._disk.run(Upload, self._folder, key, size)
+        try:
+            patience = Patience(self._options, self._options.upload_stall_seconds_max, told)
+            with memoryview(buffer) as view:
+                await connection.proceed()
+                while count := await connection.receive_into(view, patience):
+                    await self._disk.run(upload.write, view[:count])
+            created = await self._disk.run(upload.publish)
+            told()
+            return created
         finally:
             with trio.CancelScope(shield=True):
                 await self._disk.run(upload.close)

@@ -22,11 +22,14 @@ class ServerOptions:
     connections_max: int = 512
     """For one more, the one that has been idle longest is closed; when each has a request, it is answered with 503."""
     uploads_max: int = 16
-    """PUTs whose body is read at the same time, each through 1 MiB of memory; more wait."""
-    upload_wait_seconds_max: float = 10.0
+    """PUTs whose body is read at the same time, each through 1 MiB of memory; more wait, but for those up to 64 KiB."""
+    upload_wait_seconds_max: float = 25.0
     """How long they wait before they are answered with 503. Shorter than our clients wait for the answer."""
+    upload_quiet_seconds_max: float = 4.5
+    """They are sent away sooner when none of the uploads that are being read has moved for so long. Shorter than the
+    stall limit; longer than the 256 KiB take, at the least rate, for which a body that is being read is looked at."""
     upload_stall_seconds_max: float = 5.0
-    """Without a byte of a body that is being read. Shorter than others wait for its place."""
+    """Without a byte of a body that is being read."""
     answer_stall_seconds_max: float = 30.0
     """Without a byte of an answer taken. Longer, because a reader's system takes large pieces, with pauses between."""
     disk_threads_max: int = 16

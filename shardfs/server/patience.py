@@ -17,10 +17,11 @@ class TooSlow(Exception):
 
 
 class Patience:
-    """With one body. `wait`, then try to move bytes, then `moved`."""
+    """With one body. `wait`, then try to move bytes, then `moved`, which tells `told` when there were any."""
 
-    def __init__(self, options: ServerOptions, stall_seconds: float) -> None:
+    def __init__(self, options: ServerOptions, stall_seconds: float, told: Callable[[], None] = lambda: None) -> None:
         self._stall_seconds = stall_seconds
+        self._told = told
         self._rate = options.rate_min_bytes_per_second
         self._left_seconds = options.grace_seconds
         self._over = False
@@ -40,3 +41,5 @@ class Patience:
         if self._over and count == 0:
             raise TooSlow("too slow")
         self._left_seconds += count / self._rate
+        if count:
+            self._told()

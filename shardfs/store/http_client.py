@@ -2,8 +2,8 @@
 
 A request that was sent over an idle connection which turns out to have been closed is sent once more over a new one;
 everything else that breaks is Unavailable with the reason. Redirects are never followed. A 429 or 503 with Retry-After
-is obeyed: until then, but for 5 s at most, calls fail at once with the reason. Deadlines and other retries are the
-caller's.
+is obeyed: until then, but for 5 s at most, calls fail at once with the reason. Such a failure is Throttled, so that who
+can wait knows for how long. Deadlines and other retries are the caller's.
 """
 
 import math
@@ -25,6 +25,14 @@ from shardfs.store.http_pool import HttpPool
 CONNECTIONS_MAX = 32
 
 Exchange: TypeAlias = tuple[HttpConnection, Answer]
+
+
+class Throttled(Unavailable):
+    """The server is well, has too much to do, and wants to be asked again in so many `seconds`."""
+
+    def __init__(self, node: str, reason: str, seconds: float) -> None:
+        super().__init__(node, reason)
+        self.seconds = seconds
 
 
 class HttpClient:
@@ -57,11 +65,13 @@ class HttpClient:
     ) -> AsyncIterator[Exchange]:
         """Ask and hand out the connection with the head of the answer; what breaks in the block is Unavailable too.
 
-        `what` says in messages what was asked for.
+        `what` says in messages what was asked for. Throttled instead when the server has asked for a pause.
         """
         left = self._quiet_until - trio.current_time()
         if left > 0:
-            raise Unavailable(self.node, f"{what}: throttled, it asked to be left alone for {left:.1f} s more")
+            reason = f"{what}: throttled, it asked to be left alone for {left:.1f} s more"
+            raise Throttled(self.node, reason, left)
+        wait: float | None = None
         try:
             for fresh in (False, True):
                 async with self._pool.connection(fresh=fresh) as connection:
@@ -78,6 +88,10 @@ class HttpClient:
                     return
         except Broken as error:
             raise Unavailable(self.node, f"{what}: {error}") from error
+        except Unavailable as error:  # what the caller made of the answer
+            if wait is None:
+                raise
+            raise Throttled(self.node, error.reason, wait) from error
 
     def close(self) -> None:
         """Close what is idle now; what is in use closes when it comes back."""

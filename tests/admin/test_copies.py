@@ -11,6 +11,7 @@ from shardfs.admin.target import CopyOptions
 from shardfs.core.chunk import BLOCK_SIZE, make_header
 from shardfs.core.keys import chunk_key
 from shardfs.errors import Corrupt, Denied, NoSpace, NotEnoughNodes
+from shardfs.store.http_client import Throttled
 from shardfs.testing.memory_store import Fault
 
 OPTIONS = CopyOptions()
@@ -215,6 +216,69 @@ async def test_refused_credentials_end_it_at_once(rig, autojump_clock: trio.test
     with pytest.raises(Denied, match=f"node {first}: bad token"):
         await rig.copies().ensure(chunk)
     assert trio.current_time() == 0
+
+
+# ------------------------------------------------------------------------------------ a node that asks for a pause
+
+
+def busy(node: str, **which: object) -> Fault:
+    return Fault(error=Throttled(node, "too many uploads", 1.0), **which)
+
+
+@pytest.mark.parametrize("op", ["size", "put"])
+async def test_a_pause_that_a_node_asks_for_is_no_failure(
+    make_rig, autojump_clock: trio.testing.MockClock, op: str
+) -> None:
+    """Nor are many of them: 16 chunks wait for it, and none takes another node."""
+    rig = make_rig(nodes=3)
+    rig.stores["a"].faults.append(fault := busy("a", op=op, times=16 * 10))
+    copies = rig.copies()
+    chunks = [piece() for _ in range(16)]
+    async with trio.open_nursery() as nursery:
+        for chunk in chunks:
+            nursery.start_soon(copies.ensure, chunk)
+    assert fault.times == 0
+    assert all(holders(rig, chunk) == set(ranking(rig, chunk)[:2]) for chunk in chunks)
+    assert copies.replaced == {}
+
+
+async def test_a_node_that_asks_for_pauses_for_ever_is_replaced(
+    make_rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As long as for a restart it is waited for, once."""
+    rig = make_rig(nodes=3)
+    rig.stores["a"].faults.append(busy("a", op="put"))
+    copies = rig.copies()
+    chunks = [chunk for chunk in (piece() for _ in range(20)) if "a" in ranking(rig, chunk)[:2]]
+    for chunk in chunks:
+        await copies.ensure(chunk)
+        assert holders(rig, chunk) == {"b", "c"}
+    assert OPTIONS.patience <= trio.current_time() < OPTIONS.patience + 5
+    assert copies.replaced["a"].reason == "too many uploads"
+
+
+async def test_pauses_for_ever_are_told_when_nobody_is_left(make_rig, autojump_clock: trio.testing.MockClock) -> None:
+    rig = make_rig(nodes=1, replicas=1)
+    rig.stores["a"].faults.append(busy("a", op="put"))
+    with pytest.raises(NotEnoughNodes, match=r"0 of 1 copies stored \(a: too many uploads\)"):
+        await rig.copies().ensure(piece())
+    assert trio.current_time() < OPTIONS.patience + 5
+
+
+async def test_pauses_are_borne_while_other_chunks_get_through(
+    make_rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    rig = make_rig(nodes=1, replicas=1)
+    unlucky = piece()
+    rig.stores["a"].faults.append(fault := busy("a", op="put", key=str(chunk_key(unlucky.digest))))
+    copies = rig.copies()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copies.ensure, unlucky)
+        while trio.current_time() < 3 * OPTIONS.patience:
+            await trio.sleep(OPTIONS.patience / 2)
+            await copies.ensure(piece())
+        fault.times = 0
+    assert holders(rig, unlucky) == {"a"}
 
 
 # ----------------------------------------------------------------------------------------- too few nodes are left
