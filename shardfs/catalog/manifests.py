@@ -15,6 +15,7 @@ import logging
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import trio
 
 from shardfs.catalog.ask import reasons
@@ -208,8 +209,8 @@ async def _read(store: WatchedStore, key: ObjectKey, limit: int) -> bytes:
     """The manifest's bytes. _Large when there are more than `limit`."""
     if limit >= MANIFEST_BYTES_MAX:
         return await store.read(key, limit=MANIFEST_BYTES_MAX)
-    data = bytearray(limit + 1)
-    count = await store.begin(key, memoryview(data))
+    data = np.empty(limit + 1, dtype=np.uint8).data  # not zeroed: nearly all manifests are far smaller
+    count = await store.begin(key, data)
     if count > limit:
         raise _Large
-    return bytes(memoryview(data)[:count])
+    return bytes(data[:count])
