@@ -96,4 +96,4 @@ class AllDenied(Denied, NoCopy):
 
 
 class NotEnoughNodes(ShardfsError):
-    """Too few nodes answered to store what must be stored."""
+    """Too few nodes answered to store what must be stored, or to say that something does not exist."""

@@ -186,23 +186,22 @@ def test_a_disk_that_comes_and_goes_is_not_spoken_of_each_time(
     caplog.set_level(logging.INFO)
     file = cache.file(HUNG.content)
     assert HUNG.store(file, 0, 8)
-    for _ in range(20):
+
+    def come_and_go() -> None:
         with hanging(monkeypatch, "read_full", data_path(tmp_path, HUNG.content)) as began:
             thread = in_thread(lambda: HUNG.holds(file, 0, 8), began)
             clock.now += HANG_SECONDS
             assert file.hangs
         thread.join(LIMIT_SECONDS)
         assert not file.hangs
+
+    for _ in range(20):
+        come_and_go()
     lines = [record.message.partition(": ")[2] for record in caplog.records]
     assert lines == ["the disk does not answer; going on without it", "in use again"] * 5
     caplog.clear()
     clock.now += 60
-    with hanging(monkeypatch, "read_full", data_path(tmp_path, HUNG.content)) as began:
-        thread = in_thread(lambda: HUNG.holds(file, 0, 8), began)
-        clock.now += HANG_SECONDS
-        assert file.hangs
-    thread.join(LIMIT_SECONDS)
-    assert not file.hangs
+    come_and_go()
     lines = [record.message.partition(": ")[2] for record in caplog.records]
     assert lines == [
         "and did not answer 15 times more",
